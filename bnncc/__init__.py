@@ -1,0 +1,34 @@
+"""bnncc: compile trained binary neural networks to exact, dependency-free C."""
+
+from __future__ import annotations
+
+from bnncc._version import __version__
+from bnncc.certificate import Certificate
+from bnncc.compiler import Artifact, Options, compile
+from bnncc.errors import (
+    BnnccError,
+    InternalError,
+    ToolchainError,
+    UnsupportedModelError,
+    UsageError,
+    VerificationError,
+)
+from bnncc.report import Report
+from bnncc.targets import TARGETS, Target
+
+__all__ = [
+    "TARGETS",
+    "Artifact",
+    "BnnccError",
+    "Certificate",
+    "InternalError",
+    "Options",
+    "Report",
+    "Target",
+    "ToolchainError",
+    "UnsupportedModelError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "compile",
+]

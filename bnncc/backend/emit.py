@@ -1,0 +1,35 @@
+"""Render a Program through the Jinja templates. Reproducible: no time, host or path in the text."""
+
+from __future__ import annotations
+
+import jinja2
+
+from bnncc import resources
+from bnncc.backend.literals import initialiser
+from bnncc.backend.program import Program
+
+__all__ = ["render", "render_header", "render_source"]
+
+
+def render_header(program: Program) -> str:
+    """Return the text of model.h."""
+    return render("model.h.j2", program)
+
+
+def render_source(program: Program) -> str:
+    """Return the text of model.c."""
+    return render("model.c.j2", program)
+
+
+def render(template: str, program: Program) -> str:
+    """Return the text of a template under templates/ for a program."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.templates_dir()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is C; names pass through backend.names
+    )
+    environment.filters["initialiser"] = initialiser
+    return environment.get_template(template).render(program=program)

@@ -1,0 +1,157 @@
+"""Expressions as C statements, one a term, for one channel `c`.
+
+Each operation is written so that it gives, in C, the bits that its definition in the IR gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnncc.backend.literals import literal
+from bnncc.ir.expression import Expression, Operand, Source
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.types import Element
+
+__all__ = ["Parameter", "Statement", "is_emittable", "statements"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """How C reads a parameter of the expression.
+
+    Attributes:
+        text: a literal, or an array's name.
+        indexed: whether it is an array with a row a channel.
+        width: how many values a row has.
+    """
+
+    text: str
+    indexed: bool
+    width: int = 1
+
+    def at(self, j: int = 0) -> str:
+        """Return the C expression of value j for channel c."""
+        if not self.indexed:
+            return self.text if self.width == 1 else f"{self.text}[{j}]"
+        return f"{self.text}[c]" if self.width == 1 else f"{self.text}[c * {self.width}u + {j}u]"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`const {c_type} {name} = {value};`."""
+
+    c_type: str
+    name: str
+    value: str
+
+
+_INFIX = {
+    ew.Greater: ">",
+    ew.GreaterOrEqual: ">=",
+    ew.Less: "<",
+    ew.LessOrEqual: "<=",
+    ew.Equal: "==",
+    ew.And: "&&",
+    ew.Or: "||",
+}
+
+
+def is_emittable(op: ew.Elementwise) -> bool:
+    """Whether `statements` can write the operation."""
+    return isinstance(op, ew.Step) or _value(op, ("a", "b", "c", "d", "e")) is not None
+
+
+def statements(expression: Expression, x: str, parameters: Sequence[Parameter]) -> list[Statement]:
+    """Return the statements that compute an expression; the last one's name is the result.
+
+    Args:
+        expression: of operations that `is_emittable` accepts.
+        x: the C expression of the variable.
+        parameters: how C reads each parameter.
+    """
+    lines: list[Statement] = []
+
+    def operand(o: Operand) -> str:
+        match o.source:
+            case Source.VARIABLE:
+                return x
+            case Source.PARAMETER:
+                return parameters[o.index].at()
+            case Source.TERM:
+                return lines[o.index].name
+
+    for i, term in enumerate(expression.terms):
+        if isinstance(term.op, ew.Step):
+            thresholds, levels = (parameters[o.index] for o in term.operands[1:])
+            value: str | None = _ladder(operand(term.operands[0]), thresholds, levels)
+        else:
+            value = _value(term.op, [operand(o) for o in term.operands])
+        if value is None:
+            raise ValueError(f"{term.op} cannot be written in C")
+        c_type = "int" if term.op.result_element is Element.BOOL else "float"
+        lines.append(Statement(c_type, f"t{i}", value))
+    return lines
+
+
+def _ladder(x: str, thresholds: Parameter, levels: Parameter) -> str:
+    """Return `x >= t1 ? l2 : x >= t0 ? l1 : l0`: thresholds ascend, so the highest comes first."""
+    rungs = [f"{x} >= {thresholds.at(j)} ? {levels.at(j + 1)} : " for j in range(levels.width - 1)]
+    return "".join(reversed(rungs)) + levels.at(0)
+
+
+def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
+    """Return the C expression of one operation on operands that are primary expressions."""
+    match op:
+        case ew.Identity():
+            return o[0]
+        case ew.Cast(to=Element.F32):
+            return f"(float){o[0]}"
+        case ew.Add():
+            return f"{o[0]} + {o[1]}"
+        case ew.Sub():
+            return f"{o[0]} - {o[1]}"
+        case ew.Mul():
+            return f"bnn_mul({o[0]}, {o[1]})"
+        case ew.Div():
+            return f"{o[0]} / {o[1]}"
+        case ew.Neg():
+            return f"-{o[0]}"
+        case ew.Dequantize():
+            return f"bnn_dequantize({o[0]}, {o[1]}, {o[2]})"
+        case ew.Not():
+            return f"!{o[0]}"
+        case ew.Where():
+            return f"{o[0]} ? {o[1]} : {o[2]}"
+        case _ if type(op) in _INFIX:
+            return f"{o[0]} {_INFIX[type(op)]} {o[1]}"
+        case _:
+            return _piecewise(op, o)
+
+
+def _piecewise(op: ew.Elementwise, o: Sequence[str]) -> str | None:
+    """Return the C expression of operations that select; comparisons treat -0 as 0."""
+    match op:
+        case ew.Relu():
+            return f"bnn_relu({o[0]})"
+        case ew.PRelu():
+            return f"{o[0]} > 0.0f ? {o[0]} : bnn_mul({o[1]}, {o[0]})"
+        case ew.LeakyRelu(alpha=alpha):
+            return f"{o[0]} >= 0.0f ? {o[0]} : bnn_mul({_f32(alpha)}, {o[0]})"
+        case ew.Clip(low=low, high=high):
+            return f"bnn_clip({o[0]}, {_f32(low)}, {_f32(high)})"
+        case ew.HardSigmoid(alpha=alpha, beta=beta):
+            line = f"bnn_mul({_f32(alpha)}, {o[0]}) + {_f32(beta)}"
+            return f"bnn_clip({line}, 0.0f, 1.0f)"
+        case ew.Abs():
+            return f"bnn_abs({o[0]})"
+        case ew.Sign():
+            return f"bnn_sign({o[0]})"
+        case _:
+            return None
+
+
+def _f32(value: float) -> str:
+    return literal(np.asarray(value, np.float32))

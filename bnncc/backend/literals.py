@@ -1,0 +1,56 @@
+"""Numbers as C literals that parse back to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from bnncc.ir.types import Array
+
+__all__ = ["initialiser", "literal"]
+
+_WIDTH = 96
+
+
+def literal(value: Array) -> str:
+    """Return one number (a 0-d array) as a literal."""
+    return next(iter(_literals(value.reshape(1))))
+
+
+def initialiser(values: Array) -> str:
+    """Return the numbers of an array, C order, separated by commas on lines of about 96 columns."""
+    texts = list(_literals(values.reshape(-1)))
+    widest = max(map(len, texts), default=1)
+    each = max(1, _WIDTH // (widest + 2))
+    lines = (", ".join(texts[i : i + each]) for i in range(0, len(texts), each))
+    return ",\n  ".join(lines)
+
+
+def _literals(values: Array) -> Iterable[str]:
+    match values.dtype.name:
+        case "uint8" | "uint32" | "uint64":
+            digits = values.dtype.itemsize * 2
+            return (f"0x{v:0{digits}x}u" for v in values.tolist())
+        case "int16":
+            return map(str, values.tolist())
+        case "int32":
+            return (str(v) if v > _LOWEST else f"(-{-v - 1} - 1)" for v in values.tolist())
+        case "float32":
+            return (_real(v, 9, "f", "BNN_INFINITY") for v in values.tolist())
+        case "float64":
+            return (_real(v, 17, "", "(double)BNN_INFINITY") for v in values.tolist())
+    raise ValueError(f"no literals for {values.dtype}")
+
+
+_LOWEST = np.iinfo(np.int32).min
+
+
+def _real(value: float, digits: int, suffix: str, infinity: str) -> str:
+    """Return a decimal with enough digits to round to the same value (9 for float, 17 for double)."""
+    if np.isinf(value):
+        return infinity if value > 0 else f"-{infinity}"
+    text = f"{value:.{digits}g}"
+    if not set(text) & set(".e"):
+        text += ".0"
+    return text + suffix

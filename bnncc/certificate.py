@@ -1,0 +1,115 @@
+"""The certificate: what was proven of each folded layer, in a form that a checker can read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bnncc.ir.types import Array
+
+__all__ = ["Certificate", "Domain", "LayerCertificate", "Undecided"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values of a layer's accumulator, and how thresholds over them were found.
+
+    Attributes:
+        kind: "enumerated" (the chain was run on every value) or "bisected" (the chain is monotone
+            in every channel, so that each threshold follows from its two neighbours).
+        element: "i32" or "f32".
+        low, high, stride: the integers, or the finite float32 range with stride 0.
+        size: how many values there are, per channel.
+    """
+
+    kind: str
+    element: str
+    low: float
+    high: float
+    stride: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Accumulators low..high of one channel that another float32 order could decide otherwise."""
+
+    channel: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCertificate:
+    """What was proven of one Step.
+
+    Attributes:
+        layer: the Step's result, the tensor that verify compares.
+        root: the accumulator's tensor.
+        origin: the source model's nodes.
+        chain: the folded computation, as text.
+        domain: the accumulator's values.
+        values_checked: how many (channel, value) pairs the chain was evaluated on.
+        thresholds: the channel's levels change where the accumulator reaches these, [C, T];
+            unused places hold a value above the domain.
+        levels: [C, T + 1].
+        smallest_distance: between the chain's value and a decision, over all neighbours of one.
+        constant_channels: channels whose level never changes.
+        falling_channels: channels whose level falls as the accumulator rises.
+        zero_reachable: channels in which sign(0) occurs.
+        undecided: see `Undecided`.
+    """
+
+    layer: str
+    root: str
+    origin: tuple[str, ...]
+    chain: str
+    domain: Domain
+    values_checked: int
+    thresholds: Array
+    levels: Array
+    smallest_distance: float
+    constant_channels: tuple[int, ...]
+    falling_channels: tuple[int, ...]
+    zero_reachable: tuple[int, ...]
+    undecided: tuple[Undecided, ...]
+
+    def is_undecided(self, channel: Array, low: Array, high: Array) -> Array:
+        """Return which of the accumulator ranges low..high of the given channels are undecided."""
+        hit = np.zeros(channel.shape, dtype=bool)
+        for entry in self.undecided:
+            hit |= (channel == entry.channel) & (low <= entry.high) & (high >= entry.low)
+        return hit
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All layers of a model, with what the proof rests on."""
+
+    model_sha256: str
+    bnncc_version: str
+    assumptions: tuple[str, ...]
+    layers: tuple[LayerCertificate, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain lists, numbers and strings; floats round-trip exactly."""
+        return {
+            "format": "bnncc certificate 1",
+            "model_sha256": self.model_sha256,
+            "bnncc_version": self.bnncc_version,
+            "reference": "ONNX Runtime float32, optimisations off, operation by operation, no fma",
+            "assumptions": list(self.assumptions),
+            "layers": [_layer_json(layer) for layer in self.layers],
+        }
+
+
+def _layer_json(layer: LayerCertificate) -> dict[str, Any]:
+    plain = {k: v for k, v in vars(layer).items() if k not in ("thresholds", "levels")}
+    return plain | {
+        "domain": asdict(layer.domain),
+        "undecided": [asdict(entry) for entry in layer.undecided],
+        "thresholds": layer.thresholds.tolist(),
+        "levels": layer.levels.tolist(),
+    }

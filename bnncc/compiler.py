@@ -1,0 +1,289 @@
+"""Compile a model: read, lower, print, write. The public entry point behind `bnncc.compile`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnncc._version import __version__
+from bnncc.backend.emit import render_header, render_source
+from bnncc.backend.lower import lower
+from bnncc.backend.names import comment, identifier
+from bnncc.backend.program import Program
+from bnncc.certificate import Certificate
+from bnncc.errors import ToolchainError, UsageError
+from bnncc.frontends.inputs import InputSpec, declare_inputs, parse_input_spec
+from bnncc.ir.graph import Graph
+from bnncc.ir.text import format_graph
+from bnncc.passes.base import Context, SignZero
+from bnncc.pipeline import PIPELINE, Lowered, run_pipeline
+from bnncc.report import Report, make_report
+from bnncc.targets import Target, host_target, target_named
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Artifact", "Compilation", "Options", "compile", "compile_in_memory"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        name: prefix of the C identifiers and of the files; "" takes the model file's name.
+        target: a name of `bnncc targets`; "" stands for this machine's.
+        inputs: uint8 inputs, each as `[NAME=]uint8:SCALE,OFFSET`.
+        sign_zero: "auto", "plus", "minus" or "exact", see `SignZero`.
+        shapes: shapes of inputs whose dimensions the model leaves open.
+        dump_dir: where to write the graph after every pass, or None.
+    """
+
+    name: str = ""
+    target: str = ""
+    inputs: tuple[str, ...] = ()
+    sign_zero: str = "auto"
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dump_dir: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Compilation:
+    """Everything known of a compiled model, in memory.
+
+    Attributes:
+        program: the C program; `header` and `source` are its text.
+        lowered: the packed graph and what the passes had to say.
+        certificate, report: see there.
+        target: what it was compiled for.
+        inputs: the uint8 inputs, by name.
+        oracle: the user's own model, batch 1, for verify.
+    """
+
+    program: Program
+    header: str
+    source: str
+    lowered: Lowered
+    certificate: Certificate
+    report: Report
+    target: Target
+    inputs: Mapping[str, InputSpec]
+    oracle: onnx.ModelProto
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A compiled model on disk: two C files, and everything known of them."""
+
+    header: Path
+    source: Path
+    compilation: Compilation
+
+    @property
+    def report(self) -> Report:
+        """What the compile has to tell."""
+        return self.compilation.report
+
+    @property
+    def certificate(self) -> Certificate:
+        """What was proven of each layer."""
+        return self.compilation.certificate
+
+
+def compile(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str] = ".",
+    options: Options | None = None,
+    *,
+    certificate: str | os.PathLike[str] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Artifact:
+    """Compile a model file to NAME.h and NAME.c in the folder `output`, which is made if missing.
+
+    Args:
+        model: an ONNX file.
+        output: a folder.
+        options: how; the defaults suit this machine.
+        certificate: where to write the certificate as JSON, if anywhere.
+        progress: see `Progress`.
+
+    Returns:
+        The artifact; nothing is written unless everything is.
+
+    Raises:
+        UnsupportedModelError, UsageError, ToolchainError, InternalError: see `bnncc.errors`.
+    """
+    done = compile_in_memory(model, options, progress)
+    folder = Path(output)
+    header, source = (folder / f"{done.program.name}.{suffix}" for suffix in ("h", "c"))
+    files = {header: done.header, source: done.source}
+    if certificate is not None:
+        files[Path(certificate)] = json.dumps(done.certificate.as_json(), indent=1) + "\n"
+    _write_all(files)
+    return Artifact(header, source, done)
+
+
+def compile_in_memory(
+    model: str | os.PathLike[str],
+    options: Options | None = None,
+    progress: Progress = lambda *_: None,
+) -> Compilation:
+    """Compile a model file without writing anything (but `options.dump_dir`).
+
+    Raises:
+        As `compile`.
+    """
+    from bnncc.frontends.onnx import load_onnx  # onnx takes half a second to import
+
+    options = options or Options()
+    path = Path(model)
+    target = target_named(options.target) if options.target else host_target()
+    context = Context(target, _sign_zero(options.sign_zero))
+    declared = dict(parse_input_spec(text) for text in options.inputs)
+    name = identifier(options.name or path.name.split(".")[0])
+    clock = _Clock()
+
+    progress("reading the model", 0, len(PIPELINE) + 2)
+    imported = load_onnx(path, options.shapes)
+    graph = declare_inputs(imported.graph, declared)
+    clock.lap("read")
+
+    lowered = run_pipeline(graph, context, _observer(graph, options.dump_dir, progress))
+    clock.lap("passes")
+
+    progress("writing C", len(PIPELINE) + 1, len(PIPELINE) + 2)
+    program = lower(lowered.graph, name, _banner(path, imported.sha256, options, target))
+    header, source = render_header(program), render_source(program)
+    clock.lap("emit")
+
+    only = imported.graph.inputs[0] if imported.graph.inputs else ""
+    return Compilation(
+        program=program,
+        header=header,
+        source=source,
+        lowered=lowered,
+        certificate=Certificate(
+            imported.sha256, __version__, lowered.assumptions, lowered.certificates
+        ),
+        report=make_report(graph, lowered, program, target.name, imported.notes, clock.seconds),
+        target=target,
+        inputs={input_name or only: spec for input_name, spec in declared.items()},
+        oracle=imported.source,
+    )
+
+
+class _Clock:
+    """Seconds of each phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Record the time since the last lap under `phase`."""
+        now = time.perf_counter()
+        self.seconds[phase] = now - self._last
+        self._last = now
+
+
+def _sign_zero(text: str) -> SignZero:
+    try:
+        return SignZero(text)
+    except ValueError:
+        known = ", ".join(choice.value for choice in SignZero)
+        what = f'sign-zero cannot be "{text}"'
+        raise UsageError("BNN020", what, help=f"choose one of: {known}") from None
+
+
+def _banner(path: Path, sha256: str, options: Options, target: Target) -> list[str]:
+    """Return the comment on top of both files: what made them, from what, how."""
+    chosen = [f"--target {target.name}"]
+    chosen += [f"--input {text}" for text in options.inputs]
+    chosen += [f"--sign-zero {options.sign_zero}"] if options.sign_zero != "auto" else []
+    return [
+        f"Generated by bnncc {__version__}; do not edit.",
+        comment(f"model   {path.name}"),
+        f"sha256  {sha256}",
+        comment(f"options {' '.join(chosen)}"),
+    ]
+
+
+def _observer(
+    graph: Graph, dump_dir: Path | None, progress: Progress
+) -> Callable[[str, Graph], None]:
+    """Return what the pipeline calls after each pass: progress, and dumps where asked for."""
+    names = [step.name for step in PIPELINE]
+    count = 0
+
+    def dump(stem: str, current: Graph) -> None:
+        if dump_dir is not None:
+            _write_all({dump_dir / f"{stem}.txt": format_graph(current)})
+
+    def observe(name: str, current: Graph) -> None:
+        nonlocal count
+        count += 1
+        following = names[count] if count < len(names) else "packing"
+        progress(following, count + 1, len(names) + 2)
+        dump(f"{count:02}_{name}", current)
+
+    dump("00_imported", graph)
+    progress(names[0], 1, len(names) + 2)
+    return observe
+
+
+def _write_all(files: Mapping[Path, str]) -> None:
+    """Write all files or none: each beside its place first, then all moved there.
+
+    Raises:
+        ToolchainError: BNN050.
+    """
+    with contextlib.ExitStack() as undo:
+        try:
+            moves = [(_write_beside(path, text, undo), path) for path, text in files.items()]
+            for temporary, path in moves:
+                os.replace(temporary, path)
+        except OSError as error:
+            where = str(error.filename or next(iter(files)))
+            why = error.strerror or str(error)
+            raise ToolchainError("BNN050", "cannot write the output", where=where, why=why) from None
+        undo.pop_all()
+
+
+def _write_beside(path: Path, text: str, undo: contextlib.ExitStack) -> str:
+    for folder in _missing_folders(path.parent):
+        folder.mkdir()
+        undo.callback(_ignore_missing, folder.rmdir)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    undo.callback(_ignore_missing, lambda: os.unlink(temporary))
+    with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    os.chmod(temporary, 0o666 & ~_umask())
+    if path.is_dir():
+        raise IsADirectoryError(21, "is a folder", str(path))
+    return temporary
+
+
+def _missing_folders(folder: Path) -> Iterator[Path]:
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    yield from reversed(missing)
+
+
+def _ignore_missing(action: Callable[[], Any]) -> None:
+    with contextlib.suppress(OSError):
+        action()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

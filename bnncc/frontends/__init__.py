@@ -1,0 +1,1 @@
+"""Readers of trained models, one package a format; each yields a `Graph` of the FLOAT stage."""

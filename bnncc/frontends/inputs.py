@@ -1,0 +1,106 @@
+"""Inputs declared by the user: what the camera gives instead of what the model was exported with."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bnncc.errors import UsageError, printable
+from bnncc.ir.graph import Graph, GraphBuilder
+from bnncc.ir.ops.elementwise import Add, Cast, Mul
+from bnncc.ir.types import Array, Element
+
+__all__ = ["InputSpec", "declare_inputs", "parse_input_spec"]
+
+_FORM = re.compile(r"(?:(?P<name>.+)=)?uint8:(?P<scale>[^,]+),(?P<offset>[^,]+)")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """An input of uint8 codes u that stand for the float32 values fl(fl(u * scale) + offset)."""
+
+    scale: float
+    offset: float
+
+    def decode(self, codes: Array) -> Array:
+        """Return the float32 values that uint8 codes stand for."""
+        scaled = codes.astype(np.float32) * np.float32(self.scale)
+        return scaled + np.float32(self.offset)
+
+
+def parse_input_spec(text: str) -> tuple[str, InputSpec]:
+    """Return (input name or "", spec) of `[NAME=]uint8:SCALE,OFFSET`.
+
+    Raises:
+        UsageError: BNN021.
+    """
+    match = _FORM.fullmatch(text)
+    try:
+        scale, offset = (float(match[part]) for part in ("scale", "offset")) if match else (0, 0)
+    except ValueError:
+        scale = offset = 0.0
+    if not match or not (math.isfinite(scale) and scale > 0 and math.isfinite(offset)):
+        raise UsageError(
+            "BNN021",
+            f'"{printable(text)}" does not declare an input',
+            why="it must read [NAME=]uint8:SCALE,OFFSET with a positive SCALE",
+            help="for images exported as u / 127.5 - 1: --input uint8:0.00784313725,-1",
+        )
+    return match["name"] or "", InputSpec(scale, offset)
+
+
+def declare_inputs(graph: Graph, specs: Mapping[str, InputSpec]) -> Graph:
+    """Return the graph with some float32 inputs taken as uint8 codes and decoded inside.
+
+    Args:
+        graph: at stage FLOAT.
+        specs: by input name; "" stands for the only input.
+
+    Raises:
+        UsageError: BNN021, if a name is unknown or the input is not float32.
+    """
+    if not specs:
+        return graph
+    if "" in specs and len(graph.inputs) == 1:
+        specs = {graph.inputs[0]: specs[""]}
+    known = ", ".join(printable(name) for name in graph.inputs)
+    for name in specs:
+        if name not in graph.inputs or graph.types[name].element is not Element.F32:
+            what = f'no float32 input is called "{printable(name)}"' if name else "which input?"
+            raise UsageError("BNN021", what, help=f"the model's inputs: {known}")
+    builder = GraphBuilder(graph.name, graph.stage)
+    real_name: dict[str, str] = {}
+    for name in graph.inputs:
+        kind = graph.types[name]
+        builder.input(name, replace(kind, element=Element.U8) if name in specs else kind)
+    taken = set(graph.types)
+    for name, spec in specs.items():
+        real_name[name] = _decoded(builder, name, spec, taken)
+    for name, array in graph.constants.items():
+        builder.constant(name, array, graph.types[name].element)
+    for node in graph.nodes:
+        operands = [real_name.get(operand, operand) for operand in node.inputs]
+        builder.node(node.op, operands, node.output, node.origin)
+    return builder.build([real_name.get(name, name) for name in graph.outputs])
+
+
+def _decoded(builder: GraphBuilder, name: str, spec: InputSpec, taken: set[str]) -> str:
+    """Add the nodes that decode an input, and return the float32 tensor's name."""
+
+    def fresh(role: str) -> str:
+        unique = f"{name}.{role}"
+        while unique in taken:
+            unique += "_"
+        taken.add(unique)
+        return unique
+
+    scale = builder.constant(fresh("scale"), np.asarray(spec.scale, np.float32), Element.F32)
+    offset = builder.constant(fresh("offset"), np.asarray(spec.offset, np.float32), Element.F32)
+    origin = (f"--input {name}",)
+    code = builder.node(Cast(Element.F32), [name], fresh("code"), origin)
+    scaled = builder.node(Mul(), [code, scale], fresh("scaled"), origin)
+    return builder.node(Add(), [scaled, offset], fresh("real"), origin)

@@ -1,0 +1,69 @@
+"""From an ONNX file to a `Graph` of the FLOAT stage: read, normalise, fold, build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import onnx
+
+from bnncc.errors import UnsupportedModelError
+from bnncc.frontends.onnx.build import build, unsupported
+from bnncc.frontends.onnx.constants import fold, live_nodes
+from bnncc.frontends.onnx.normalise import check, normalise, outline
+from bnncc.frontends.onnx.read import read_model
+from bnncc.ir.graph import Graph
+
+__all__ = ["Imported", "load_onnx"]
+
+_NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as the compiler sees it, and as the oracle does.
+
+    Attributes:
+        graph: the FLOAT stage. A tensor that the ONNX model has too keeps its ONNX name.
+        sha256: of the model file, followed by the external tensors in the order of their names.
+        notes: what was decided for the user.
+        source: the user's model, external data loaded and batch fixed to 1, without metadata.
+    """
+
+    graph: Graph
+    sha256: str
+    notes: tuple[str, ...]
+    source: onnx.ModelProto
+
+
+def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) -> Imported:
+    """Return the model in the file `path`.
+
+    Args:
+        path: an ONNX file in the protobuf form, of opset 9 or newer.
+        shapes: for some inputs, by name, the shape with batch 1.
+
+    Raises:
+        UsageError: BNN020 `shapes` does not fit the model.
+        UnsupportedModelError: BNN001 to BNN012, every problem of one kind at once.
+    """
+    file = read_model(path)
+    source = file.model
+    notes = normalise(source, shapes)
+    outlined = outline(source)
+    found = unsupported(outlined)
+    if found:
+        raise UnsupportedModelError.of(found)
+    check(outlined)
+    outlined.nodes = live_nodes(outlined)
+    types = fold(outlined)
+    graph = build(outlined, types, path.stem)
+    for value in source.graph.output:
+        # Before, it was the exporter's, for whatever batch that was.
+        shape = value.type.tensor_type.shape
+        shape.ClearField("dim")
+        for size in graph.types[value.name].shape:
+            shape.dim.add(dim_value=size)
+    return Imported(graph, file.sha256, notes, source)

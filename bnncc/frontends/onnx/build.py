@@ -1,0 +1,166 @@
+"""Say a normalised, folded ONNX graph in the IR, and report everything that cannot be said."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import onnx
+
+from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError
+from bnncc.frontends.onnx.constants import live_nodes
+from bnncc.frontends.onnx.normalise import Outline, ValueType
+from bnncc.frontends.onnx.report import Refusal, element_name, plural, quoted, where
+from bnncc.frontends.onnx.runtime import STANDARD_DOMAINS
+from bnncc.frontends.onnx.site import Damaged, Scope, Site
+from bnncc.frontends.onnx.table import RANDOM, TABLE
+from bnncc.ir.check import violations
+from bnncc.ir.graph import Graph, GraphBuilder
+from bnncc.ir.types import Element, TensorType
+
+__all__ = ["build", "unsupported"]
+
+# These pass values on unchanged: small integers may pass through as the float32 they equal.
+_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Where"})
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+_ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL)
+
+_TAILS = frozenset({"ArgMax", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "TopK"})
+_HELP_TAIL = "export the model without it: its operand ranks the classes in the same order"
+_HELP_CUSTOM = "export without custom operators, so that standard ones spell out what it does"
+_HELP_OTHER = "say it in operators that bnncc compiles, or compute it outside of the model"
+_HELP_RANDOM = "export in eval mode, with deterministic binarisation"
+
+
+def unsupported(outlined: Outline) -> list[Diagnostic]:
+    """Return a finding for each operator type that bnncc does not compile, however it is used.
+
+    Args:
+        outlined: the graph before folding. It need not be well-formed: the checker refuses graphs
+            with operators it does not know, so this comes first.
+    """
+    live = {id(node) for node in live_nodes(outlined)}
+    constants = set(outlined.tensors)
+    groups: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    random: list[onnx.NodeProto] = []
+    for node in outlined.nodes:
+        is_constant = node.op_type in ("Shape", "Size") or constants.issuperset(
+            name for name in node.input if name
+        )
+        if not _is_standard(node, outlined.opset):
+            groups[_full_name(node)].append(node)
+        elif id(node) in live and node.op_type in RANDOM:
+            random.append(node)
+        elif id(node) in live and (
+            _has_subgraph(node) or not (is_constant or node.op_type in TABLE)
+        ):
+            groups[_full_name(node)].append(node)
+        if is_constant:
+            constants.update(node.output)
+    found = [_unsupported(name, nodes) for name, nodes in groups.items()]
+    return found + ([_random(random)] if random else [])
+
+
+def _is_standard(node: onnx.NodeProto, opset: int) -> bool:
+    return node.domain in STANDARD_DOMAINS and onnx.defs.has(node.op_type, opset, "")
+
+
+def _full_name(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
+
+
+def _has_subgraph(node: onnx.NodeProto) -> bool:
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return any(attribute.type in kinds for attribute in node.attribute)
+
+
+def _unsupported(name: str, nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
+    help_text = _HELP_TAIL if name in _TAILS else _HELP_OTHER
+    if nodes[0].domain not in STANDARD_DOMAINS:
+        help_text = _HELP_CUSTOM
+    what = f"operator {quoted(name)} is not supported ({plural(len(nodes), 'node')})"
+    return Diagnostic("BNN007", what, where(nodes), help=help_text)
+
+
+def _random(nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
+    return Diagnostic(
+        "BNN012",
+        f"the model draws random numbers ({plural(len(nodes), 'node')})",
+        where(nodes),
+        "stochastic binarisation or noise was left on, so there is nothing fixed to compile",
+        _HELP_RANDOM,
+    )
+
+
+def build(outlined: Outline, types: Mapping[str, ValueType], name: str) -> Graph:
+    """Return the FLOAT graph called `name` of a folded outline.
+
+    Raises:
+        UnsupportedModelError: every node that cannot be said, at once.
+    """
+    builder = GraphBuilder(name)
+    for given, shape in outlined.inputs.items():
+        builder.input(given, TensorType(shape, Element.F32))
+    names = {n for node in outlined.nodes for n in (*node.input, *node.output)}
+    scope = Scope(builder, outlined.tensors, names | outlined.tensors.keys() | set(outlined.inputs))
+    used = {n for node in outlined.nodes for n in node.input} | set(outlined.outputs)
+    found: list[Diagnostic] = []
+    for node in outlined.nodes:
+        # What depends on a refused node has no type; reporting it as well would only distract.
+        if all(n in builder.types or n in outlined.tensors for n in node.input if n):
+            found += _import(Site(scope, node, outlined.opset), types, used)
+    found += _interface(outlined, types)
+    if found:
+        raise UnsupportedModelError.of(dict.fromkeys(found))
+    graph = builder.build(outlined.outputs)
+    broken = violations(graph)
+    if broken:
+        raise InternalError("BNN091", "the ONNX frontend built an ill-formed graph", why=broken[0])
+    return graph
+
+
+def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -> list[Diagnostic]:
+    """Append what the site's node says, and return what stood in the way."""
+    node = site.node
+    try:
+        _check_results(node, types, used)
+        if all(not name or name in site.scope.tensors for name in node.input):
+            what = f"{node.op_type} cannot be computed at compile time"
+            raise Refusal("BNN008", what, why="the size of its result is not known before")
+        if node.op_type not in TABLE:  # Shape and Size, which are constant as a rule
+            what = f"{node.op_type} of a tensor whose shape is not known"
+            raise Refusal("BNN008", what, why="C code has fixed shapes")
+        TABLE[node.op_type](site)
+    except Refusal as refusal:
+        return [refusal.diagnostic(where([node]))]
+    except Damaged as damaged:
+        return damaged.found
+    return []
+
+
+def _check_results(
+    node: onnx.NodeProto, types: Mapping[str, ValueType], used: Collection[str]
+) -> None:
+    for name in node.output[1:]:
+        if name in used:
+            what = f"result {quoted(name)} of {node.op_type} is used"
+            raise Refusal("BNN008", what, why="bnncc computes only its first result")
+    kind = types.get(node.output[0])
+    element = kind.element if kind else onnx.TensorProto.UNDEFINED
+    if element in _ELEMENTS or (element in _INTEGERS and node.op_type in _MOVES):
+        return
+    what = f"{node.op_type} computes {element_name(element)}"
+    why = "activations are float32 or truth values"
+    raise Refusal("BNN008", what, why=why, help="export in float32: model.float()")
+
+
+def _interface(outlined: Outline, types: Mapping[str, ValueType]) -> Iterator[Diagnostic]:
+    for name in outlined.outputs:
+        what = f"there is nothing to compute for output {quoted(name)}"
+        if name in outlined.inputs:
+            yield Diagnostic("BNN008", what, why="it is one of the model's inputs")
+        elif name in outlined.tensors:
+            yield Diagnostic("BNN008", what, why="it does not depend on the model's input")
+        elif types[name].element not in _ELEMENTS:
+            kind = element_name(types[name].element)
+            yield Diagnostic("BNN008", f"output {quoted(name)} has element type {kind}")

@@ -1,0 +1,113 @@
+"""How far another float32 evaluation of the same layer could lie from ours.
+
+An elementwise operation alone gives the same bits everywhere. Two things do not: a sum that another
+library takes in another order (`Dequantize.slack` bounds it), and BatchNorm, which PyTorch, ONNX
+Runtime and every folding of it round differently. The bound starts there, and grows through what
+follows. Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bnncc.ir.expression import Chain, Source, Term
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.types import Array
+
+__all__ = ["UNIT_ROUNDOFF", "gamma", "spread"]
+
+UNIT_ROUNDOFF = 2.0**-24
+"""Half the distance between 1 and the next float32: |fl(a op b) - (a op b)| <= u |a op b|."""
+
+_BATCH_NORM_ROUNDINGS = 8
+"""Roundings on any path from x to y in the forms of BatchNorm met in practice.
+
+variance + epsilon, its root, the quotient, times gamma, mean * s, the subtraction, x * s, the last
+sum: 8 in ONNX Runtime's order; x - mean first, or a fused multiply-add, take no more.
+"""
+
+
+def gamma(n: float | Array) -> float | Array:
+    """Return n u / (1 - n u), the relative bound on n successive roundings (Higham, lemma 3.1)."""
+    return n * UNIT_ROUNDOFF / (1 - n * UNIT_ROUNDOFF)
+
+
+def spread(chain: Chain, x: Array, slack: Array | float = 0.0) -> tuple[Array, Array]:
+    """Return the chain's value before its final Step, and how far another evaluation could be off.
+
+    Args:
+        chain: a chain that ends in a Step, or in any real operation.
+        x: values of its root, [M, channels].
+        slack: how far x itself could be off.
+
+    Returns:
+        float64 (value, bound), both [M, channels].
+    """
+    terms = chain.expression.terms
+    if terms and isinstance(terms[-1].op, ew.Step):
+        terms = terms[:-1]
+    values = chain.expression.values([x], chain.parameters)
+    shape = (x.shape[0], chain.channels)
+    start = np.broadcast_to(np.asarray(slack, np.float64), shape)
+    bounds: list[Array] = []
+    for i, term in enumerate(terms):
+        known = [
+            (x, start)
+            if o.source is Source.VARIABLE
+            else (values[o.index], bounds[o.index])
+            if o.source is Source.TERM
+            else (chain.operand(o), np.float64(0))
+            for o in term.operands
+        ]
+        bound = _bound(term, [k[0] for k in known], [k[1] for k in known], values[i])
+        bounds.append(np.broadcast_to(np.asarray(bound, np.float64), shape))
+    if not terms:
+        return np.broadcast_to(x, shape).astype(np.float64), start
+    return np.broadcast_to(values[len(terms) - 1], shape).astype(np.float64), bounds[-1]
+
+
+def _bound(term: Term, v: Sequence[Array], e: Sequence[Array], y: Array) -> Array:
+    """Return the bound on one term's result `y`, from its operands' values `v` and bounds `e`."""
+    match term.op:
+        case ew.Dequantize():
+            return np.asarray(v[3], np.float64) + e[0] * np.abs(v[1])
+        case ew.BatchNormalization() as op:
+            return _batch_norm(op, v, e[0])
+        case ew.Mul():
+            grown = e[0] * (np.abs(v[1]) + e[1]) + e[1] * np.abs(v[0])
+            return _rounded_twice(grown, y)
+        case ew.Div():
+            return _rounded_twice(e[0] / np.abs(v[1]), y)
+        case ew.Add() | ew.Sub():
+            return _rounded_twice(e[0] + e[1], y)
+        case ew.PRelu():
+            return _rounded_twice(e[0] * np.maximum(1, np.abs(v[1])), y)
+        case ew.LeakyRelu(alpha=alpha):
+            return _rounded_twice(e[0] * max(1.0, abs(alpha)), y)
+        case ew.HardSigmoid(alpha=alpha, beta=beta):
+            return _rounded_twice(e[0] * abs(alpha), np.abs(y) + abs(beta))
+        case ew.Tanh():
+            # No two libraries agree on tanh to the last bit; 4 ulp covers those in use.
+            return e[0] + 8 * UNIT_ROUNDOFF * np.abs(y)
+        case ew.Identity() | ew.Neg() | ew.Abs() | ew.Relu() | ew.Clip() | ew.Cast():
+            return e[0]
+        case _:
+            # A jump inside the chain: once its operand is uncertain, nothing is known.
+            uncertain = np.any(np.broadcast_arrays(*[np.asarray(b) > 0 for b in e]), axis=0)
+            return np.where(uncertain, np.inf, 0.0)
+
+
+def _rounded_twice(grown: Array, y: Array) -> Array:
+    """Add both evaluations' rounding of a result near y, unless their operands are equal."""
+    rounding = 2 * UNIT_ROUNDOFF * (np.abs(y.astype(np.float64)) + grown)
+    return np.where(grown > 0, grown + rounding, 0.0)
+
+
+def _batch_norm(op: ew.BatchNormalization, v: Sequence[Array], e: Array) -> Array:
+    x, *statistics = (np.asarray(a, np.float64) for a in v)
+    scale, beta, mean, variance = statistics
+    slope = np.abs(scale / np.sqrt(variance + op.epsilon))
+    terms = slope * (np.abs(x) + e) + slope * np.abs(mean) + np.abs(beta)
+    return e * slope + 2 * gamma(_BATCH_NORM_ROUNDINGS) * terms

@@ -1,0 +1,1 @@
+"""Every operation of the IR, by duty: elementwise, linear, shape, kernels (PACKED)."""

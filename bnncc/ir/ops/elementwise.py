@@ -1,0 +1,535 @@
+"""Operations that work on each element alone, by ONNX's names and ONNX Runtime's float32 semantics.
+
+Each rounds to float32 once, except where its docstring says otherwise. All broadcast as numpy does.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from bnncc.ir.ops.base import Op, OpError
+from bnncc.ir.types import DENSE, Array, Element, Stage, TensorType
+
+__all__ = [
+    "Abs",
+    "Add",
+    "And",
+    "BatchNormalization",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Dequantize",
+    "Div",
+    "Elementwise",
+    "Equal",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "Identity",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "PRelu",
+    "Relu",
+    "Round",
+    "Sign",
+    "Step",
+    "Sub",
+    "Tanh",
+    "Where",
+]
+
+_F32 = np.float32
+
+
+@dataclass(frozen=True)
+class Elementwise(Op):
+    """An operation on each element alone; operands broadcast, the result has one element type."""
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.BINARY})
+    arity: ClassVar[int] = 1
+    operand_element: ClassVar[Element | None] = Element.F32
+
+    @property
+    def result_element(self) -> Element:
+        """The element type of the result."""
+        return Element.F32
+
+    @abc.abstractmethod
+    def compute(self, *operands: Array) -> Array:
+        """Return the result, as numpy arrays of the operands' own types."""
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the broadcast shape with the result's element type."""
+        if len(operands) != self.arity:
+            raise OpError(f"{self.name} takes {self.arity} operands, not {len(operands)}")
+        if any(operand.layout != DENSE for operand in operands):
+            raise OpError(f"{self.name} needs dense operands")
+        wanted = self.operand_element
+        if wanted is not None and any(operand.element is not wanted for operand in operands):
+            found = ", ".join(operand.element.value for operand in operands)
+            raise OpError(f"{self.name} needs {wanted.value} operands, not {found}")
+        try:
+            shape = np.broadcast_shapes(*(operand.shape for operand in operands))
+        except ValueError as error:
+            shapes = " and ".join(str(list(operand.shape)) for operand in operands)
+            raise OpError(f"shapes {shapes} do not broadcast") from error
+        return (TensorType(shape, self.result_element),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the one result, computed without numpy warnings (overflow gives infinities)."""
+        with np.errstate(all="ignore"):
+            return (self.compute(*operands),)
+
+
+@dataclass(frozen=True)
+class Identity(Elementwise):
+    """y = x, of any element type."""
+
+    operand_element: ClassVar[Element | None] = None
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the operand's own type."""
+        if len(operands) != 1:
+            raise OpError("Identity takes one operand")
+        return (operands[0],)
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the operand."""
+        return operands[0]
+
+
+@dataclass(frozen=True)
+class Add(Elementwise):
+    """y = fl(a + b)."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the rounded sum."""
+        return operands[0] + operands[1]
+
+
+@dataclass(frozen=True)
+class Sub(Elementwise):
+    """y = fl(a - b)."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the rounded difference."""
+        return operands[0] - operands[1]
+
+
+@dataclass(frozen=True)
+class Mul(Elementwise):
+    """y = fl(a * b)."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the rounded product."""
+        return operands[0] * operands[1]
+
+
+@dataclass(frozen=True)
+class Div(Elementwise):
+    """y = fl(a / b)."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the rounded quotient."""
+        return operands[0] / operands[1]
+
+
+@dataclass(frozen=True)
+class Neg(Elementwise):
+    """y = -x, exact."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the negated operand."""
+        return -operands[0]
+
+
+@dataclass(frozen=True)
+class Abs(Elementwise):
+    """y = |x|, exact."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the magnitude."""
+        return np.abs(operands[0])
+
+
+@dataclass(frozen=True)
+class Relu(Elementwise):
+    """y = max(x, 0), exact."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the operand where positive, else 0."""
+        return np.where(operands[0] > 0, operands[0], _F32(0))
+
+
+@dataclass(frozen=True)
+class LeakyRelu(Elementwise):
+    """y = x where x >= 0, fl(alpha * x) elsewhere."""
+
+    alpha: float
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the leaky rectification."""
+        x = operands[0]
+        return np.where(x >= 0, x, _F32(self.alpha) * x)
+
+
+@dataclass(frozen=True)
+class PRelu(Elementwise):
+    """y = x where x > 0, fl(slope * x) elsewhere; operands (x, slope)."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the parametric rectification."""
+        x, slope = operands
+        return np.where(x > 0, x, slope * x)
+
+
+def _clip(x: Array, low: np.float32, high: np.float32) -> Array:
+    """Return min(max(x, low), high); where x equals a bound, the bound (so -0 at 0 becomes +0)."""
+    raised = np.where(x > low, x, low)
+    return np.where(raised < high, raised, high)
+
+
+@dataclass(frozen=True)
+class Clip(Elementwise):
+    """y = min(max(x, low), high), exact; Hardtanh is Clip(-1, 1)."""
+
+    low: float
+    high: float
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the clipped operand."""
+        return _clip(operands[0], _F32(self.low), _F32(self.high))
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Elementwise):
+    """y = max(0, min(1, fl(fl(alpha * x) + beta)))."""
+
+    alpha: float
+    beta: float
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the piecewise linear sigmoid."""
+        line = _F32(self.alpha) * operands[0] + _F32(self.beta)
+        return _clip(line, _F32(0), _F32(1))
+
+
+@dataclass(frozen=True)
+class Tanh(Elementwise):
+    """y = tanh(x) within 1 ulp; libraries differ in the last bits, which `rounding` allows for."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the hyperbolic tangent, computed in float64 and rounded."""
+        return np.tanh(operands[0].astype(np.float64)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Sign(Elementwise):
+    """y = -1, 0 or +1: three levels, sign(0) = 0."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the sign; both zeros give +0."""
+        return np.sign(operands[0]) + _F32(0)
+
+
+@dataclass(frozen=True)
+class Round(Elementwise):
+    """y = x rounded to the nearest integer, halves to even."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the rounded operand."""
+        return np.rint(operands[0])
+
+
+@dataclass(frozen=True)
+class Floor(Elementwise):
+    """y = the largest integer <= x."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the floor."""
+        return np.floor(operands[0])
+
+
+@dataclass(frozen=True)
+class Ceil(Elementwise):
+    """y = the smallest integer >= x."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the ceiling."""
+        return np.ceil(operands[0])
+
+
+@dataclass(frozen=True)
+class _Comparison(Elementwise):
+    """A truth value from two operands of one element type."""
+
+    arity: ClassVar[int] = 2
+
+    @property
+    def result_element(self) -> Element:
+        """BOOL."""
+        return Element.BOOL
+
+
+@dataclass(frozen=True)
+class Greater(_Comparison):
+    """y = a > b."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the comparison."""
+        return operands[0] > operands[1]
+
+
+@dataclass(frozen=True)
+class GreaterOrEqual(_Comparison):
+    """y = a >= b."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the comparison."""
+        return operands[0] >= operands[1]
+
+
+@dataclass(frozen=True)
+class Less(_Comparison):
+    """y = a < b."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the comparison."""
+        return operands[0] < operands[1]
+
+
+@dataclass(frozen=True)
+class LessOrEqual(_Comparison):
+    """y = a <= b."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the comparison."""
+        return operands[0] <= operands[1]
+
+
+@dataclass(frozen=True)
+class Equal(_Comparison):
+    """y = a == b."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the comparison."""
+        return operands[0] == operands[1]
+
+
+@dataclass(frozen=True)
+class _Logical(Elementwise):
+    """A truth value from truth values."""
+
+    operand_element: ClassVar[Element | None] = Element.BOOL
+
+    @property
+    def result_element(self) -> Element:
+        """BOOL."""
+        return Element.BOOL
+
+
+@dataclass(frozen=True)
+class Not(_Logical):
+    """y = not a."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the negation."""
+        return ~operands[0]
+
+
+@dataclass(frozen=True)
+class And(_Logical):
+    """y = a and b."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the conjunction."""
+        return operands[0] & operands[1]
+
+
+@dataclass(frozen=True)
+class Or(_Logical):
+    """y = a or b."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the disjunction."""
+        return operands[0] | operands[1]
+
+
+@dataclass(frozen=True)
+class Where(Elementwise):
+    """y = a where the condition holds, else b; operands (condition: BOOL, a, b)."""
+
+    arity: ClassVar[int] = 3
+    operand_element: ClassVar[Element | None] = None
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the broadcast shape in F32."""
+        result = super().infer(operands)
+        if [operand.element for operand in operands] != [Element.BOOL, Element.F32, Element.F32]:
+            raise OpError("Where needs operands (bool, f32, f32)")
+        return result
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the selection."""
+        return np.where(operands[0], operands[1], operands[2])
+
+
+@dataclass(frozen=True)
+class Cast(Elementwise):
+    """y = x in another element type: bool to f32 is 0 or 1, u8 and i32 to f32 round to nearest."""
+
+    to: Element
+
+    operand_element: ClassVar[Element | None] = None
+
+    @property
+    def result_element(self) -> Element:
+        """The target type."""
+        return self.to
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the converted operand."""
+        return operands[0].astype(self.to.dtype)
+
+    def __str__(self) -> str:
+        return f"Cast({self.to.value})"
+
+
+@dataclass(frozen=True)
+class BatchNormalization(Elementwise):
+    """y = fl(fl(x * s) + t), every operation rounded to float32 on its own.
+
+    s = fl(gamma * fl(1 / fl(sqrt(fl(variance + epsilon))))) and t = fl(beta - fl(mean * s)).
+
+
+    Operands (x, gamma, beta, mean, variance); channels on axis 1, the last four [C]. The order of
+    roundings is ONNX Runtime's; PyTorch's own differs from it in the last bit, which is what the
+    certificate's undecided accumulators are about.
+
+    Source: Ioffe and Szegedy 2015, algorithm 2; ONNX BatchNormalization-15, training_mode 0.
+    """
+
+    epsilon: float
+
+    arity: ClassVar[int] = 5
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the type of x."""
+        if len(operands) != self.arity:
+            raise OpError("BatchNormalization takes 5 operands")
+        x, *statistics = operands
+        if any(operand.element is not Element.F32 for operand in operands):
+            raise OpError("BatchNormalization needs f32 operands")
+        if len(x.shape) < 2 or any(s.shape != (x.shape[1],) for s in statistics):
+            shapes = ", ".join(str(list(s.shape)) for s in statistics)
+            raise OpError(f"statistics {shapes} do not fit an input of shape {list(x.shape)}")
+        return (TensorType(x.shape, Element.F32),)
+
+    def scale_and_shift(
+        self, gamma: Array, beta: Array, mean: Array, variance: Array
+    ) -> tuple[Array, Array]:
+        """Return (s, t), both float32 [C], with the roundings of the definition."""
+        with np.errstate(all="ignore"):
+            scale = gamma * (_F32(1) / np.sqrt(variance + _F32(self.epsilon)))
+            return scale, beta - mean * scale
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the normalised operand."""
+        x, *statistics = operands
+        scale, shift = self.scale_and_shift(*statistics)
+        over_channels = (-1,) + (1,) * (x.ndim - 2)
+        return x * scale.reshape(over_channels) + shift.reshape(over_channels)
+
+
+@dataclass(frozen=True)
+class Dequantize(Elementwise):
+    """y = float32(n * scale + shift): the real value of an accumulator, by definition.
+
+    Operands (n: I32 [..., C], scale: F64 [C], shift: F64 [C], slack: F64 [C]). The product and the
+    sum are IEEE double operations. With shift 0 and a float32 alpha as scale this is fl(alpha * n).
+    A float32 reference that sums +-alpha itself reaches a value that depends on its order of
+    summation; `slack` bounds the distance between any such value and this one, and is 0 where every
+    order gives the same. It does not enter the result.
+    """
+
+    arity: ClassVar[int] = 4
+    operand_element: ClassVar[Element | None] = None
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return F32 of the accumulator's shape."""
+        elements = [operand.element for operand in operands]
+        if elements != [Element.I32, Element.F64, Element.F64, Element.F64]:
+            raise OpError("Dequantize needs operands (i32, f64, f64, f64)")
+        return super().infer(operands)
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the dequantised accumulator."""
+        n, scale, shift, _ = operands
+        return (n * scale + shift).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Step(Elementwise):
+    """y = levels[c, j] with j the number of thresholds[c] that are <= x: the canonical quantiser.
+
+    Operands (x: F32 or I32 [N, C], thresholds: same element [C or 1, T] ascending, levels: F32
+    [C or 1, T + 1]). `to` is BIPOLAR where every level is -1 or +1, TERNARY where 0 occurs too,
+    F32 for any other levels.
+    """
+
+    to: Element
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.BINARY})
+    arity: ClassVar[int] = 3
+    operand_element: ClassVar[Element | None] = None
+
+    @property
+    def result_element(self) -> Element:
+        """BIPOLAR, TERNARY or F32."""
+        return self.to
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return x's shape with the result's element type."""
+        x, thresholds, levels = operands
+        if x.element not in (Element.F32, Element.I32) or thresholds.element is not x.element:
+            raise OpError("Step needs thresholds of the operand's own element type, f32 or i32")
+        rows, count = thresholds.shape
+        if rows not in (1, x.shape[-1]) or levels.shape != (rows, count + 1):
+            raise OpError(f"{thresholds} thresholds and {levels} levels do not fit {x}")
+        return (TensorType(x.shape, self.to),)
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the level each element falls on."""
+        x, thresholds, levels = operands
+        result = np.broadcast_to(levels[:, 0], x.shape)
+        for j in range(thresholds.shape[1]):
+            result = np.where(x >= thresholds[:, j], levels[:, j + 1], result)
+        return result.astype(self.to.dtype)
+
+    def __str__(self) -> str:
+        return f"Step({self.to.value})"

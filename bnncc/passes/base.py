@@ -1,0 +1,78 @@
+"""The pass contract: what a pass is given, what it returns, and what it promises."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bnncc.certificate import LayerCertificate
+from bnncc.ir.graph import Graph
+from bnncc.ir.types import Stage
+from bnncc.targets import Target
+
+__all__ = ["Context", "Exactness", "Outcome", "Pass", "Refusal", "SignZero"]
+
+
+class SignZero(enum.Enum):
+    """What becomes of sign(0), which is 0 in PyTorch and ONNX: a third level."""
+
+    AUTO = "auto"
+    """Real inputs: +1, stated as an assumption. Accumulators: 0 is kept where it can occur."""
+    PLUS = "plus"
+    MINUS = "minus"
+    EXACT = "exact"
+
+
+class Exactness(enum.Enum):
+    """How the results of what a pass rewrote compare with those before it."""
+
+    BITWISE = "bitwise"
+    REDUCTION_ORDER = "reduction order"
+    """Equal but for the order in which a float32 sum is taken, within the rigorous bound on it."""
+    ASSUMPTION = "assumption"
+    """Equal except where the pass states an assumption (sign(0))."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the user asked for, as far as passes care."""
+
+    target: Target
+    sign_zero: SignZero = SignZero.AUTO
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that nearly matched, and why it was left alone. The reason reaches the user."""
+
+    node: str
+    origin: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass returns: the graph, and what it has to say."""
+
+    graph: Graph
+    refusals: tuple[Refusal, ...] = ()
+    certificates: tuple[LayerCertificate, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A named step of the pipeline with its promises, which the runner checks on every compile.
+
+    Attributes:
+        name: as in dumps and messages.
+        apply: the step itself.
+        requires: the stage of the graphs it takes.
+        exactness: how results compare before and after.
+    """
+
+    name: str
+    apply: Callable[[Graph, Context], Outcome]
+    requires: Stage
+    exactness: Exactness = Exactness.BITWISE

@@ -1,0 +1,152 @@
+"""Fold everything between a layer's accumulator and its Step into thresholds on the accumulator.
+
+Before: `%n = BinaryDense(...); %v = Dequantize(%n, ...); %b = BatchNormalization(%v, ...);
+        %y = Step(%b, thresholds, levels)`
+After:  `%y = Step(%n, integer thresholds a channel, levels a channel)`
+
+By evaluation, not by algebra: the chain's own float32 operations run on every value of the
+accumulator, and the thresholds are read off. So gamma < 0, gamma = 0, any activation, chains that
+are not monotone and any number of levels need no case of their own, and solving for a threshold,
+which rounds differently from the model, never happens. Where the domain is real, or too large to
+enumerate, every operation of the chain must be monotone; then bisection over representable values
+ends at the same thresholds. Each fold leaves a `LayerCertificate`.
+
+Refuses: real chains that are not monotone, and those in which several activations meet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnncc.certificate import Domain, LayerCertificate
+from bnncc.ir.analysis.direction import UNKNOWN, directions
+from bnncc.ir.expression import Chain, root_of, trace
+from bnncc.ir.graph import Graph, Node, Rewrite
+from bnncc.ir.ops.elementwise import Cast, Step
+from bnncc.ir.types import Array, Element, Interval, Stage
+from bnncc.passes.base import Context, Outcome, Pass, Refusal
+from bnncc.passes.levels import element_for
+from bnncc.passes.thresholds import (
+    FLOATS,
+    Floats,
+    Found,
+    Integers,
+    bisected,
+    enumerated,
+    scrutinised,
+)
+
+__all__ = ["FOLD_THRESHOLDS"]
+
+_MOST_EVALUATIONS = 1 << 26
+"""Domains of more (channel, value) pairs are bisected if the chain allows: 67 M take half a second."""
+
+
+def _apply(graph: Graph, _: Context) -> Outcome:
+    rewrite = Rewrite(graph)
+    refusals: list[Refusal] = []
+    certificates: list[LayerCertificate] = []
+    for node in graph.nodes:
+        if not isinstance(node.op, Step):
+            continue
+        root = root_of(graph, node.inputs[0])
+        chain = trace(graph, node.output, root) if root else None
+        if root is None or chain is None:
+            refusals.append(Refusal(node.name, node.origin, "several activations meet before it"))
+            continue
+        certificate = _certify(graph, node, chain, _domain(rewrite, root))
+        if certificate is None:
+            reason = "its chain over real values is not monotone in every channel"
+            refusals.append(Refusal(node.name, node.origin, reason))
+            continue
+        certificates.append(certificate)
+        if len(chain.nodes) > 1:
+            rewrite.replace(node, _folded(rewrite, node, certificate))
+    return Outcome(rewrite.finish(), tuple(refusals), tuple(certificates))
+
+
+def _domain(rewrite: Rewrite, root: str) -> Integers | Floats:
+    """Return the values of a root, given what the layers above were folded to.
+
+    A Step found never to give 0 has become BIPOLAR, which halves the accumulators below it.
+    """
+    kind = rewrite.type_of(root)
+    if kind.element is Element.U8:
+        return Integers(Interval(0, 255))
+    if kind.interval is None:
+        return FLOATS
+    layer = rewrite.graph.producers[root]
+    (reached,) = layer.op.infer([rewrite.type_of(name) for name in layer.inputs])
+    assert reached.interval is not None  # the layer's element does not change
+    return Integers(reached.interval)
+
+
+def _certify(
+    graph: Graph, node: Node, chain: Chain, domain: Integers | Floats
+) -> LayerCertificate | None:
+    """Return thresholds and their proof; None if the domain is real and the chain not monotone."""
+    direction = directions(chain)
+    monotone = not (direction == UNKNOWN).any()
+    small = domain.size * chain.channels <= _MOST_EVALUATIONS
+    if isinstance(domain, Integers) and (small or not monotone):
+        kind, found = "enumerated", enumerated(chain, domain)
+    elif monotone:
+        kind, found = "bisected", bisected(chain, direction, domain)
+    else:
+        return None
+    distance, undecided = scrutinised(chain, found, domain)
+    constant = (found.levels == found.levels[:, :1]).all(axis=1)
+    falls = (np.diff(found.levels, axis=1) <= 0).all(axis=1) & ~constant
+    return LayerCertificate(
+        layer=node.output,
+        root=chain.root,
+        origin=tuple(dict.fromkeys(name for n in chain.nodes for name in n.origin)),
+        chain=str(chain.expression),
+        domain=_describe(kind, domain),
+        values_checked=found.values_checked,
+        thresholds=found.thresholds,
+        levels=found.levels,
+        smallest_distance=distance,
+        constant_channels=_indices(constant),
+        falling_channels=_indices(falls),
+        zero_reachable=_zero_reachable(graph, node, found),
+        undecided=undecided,
+    )
+
+
+def _describe(kind: str, domain: Integers | Floats) -> Domain:
+    if isinstance(domain, Integers):
+        interval = domain.interval
+        return Domain(kind, "i32", interval.low, interval.high, interval.stride, domain.size)
+    largest = float(np.finfo(np.float32).max)
+    return Domain(kind, "f32", -largest, largest, 0, domain.size)
+
+
+def _zero_reachable(graph: Graph, node: Node, found: Found) -> tuple[int, ...]:
+    """Return the channels in which a {-1, 0, +1} Step gives 0 for some accumulator."""
+    if element_for(graph.constants[node.inputs[2]]) is not Element.TERNARY:
+        return ()
+    return _indices((found.levels == 0).any(axis=1))
+
+
+def _indices(flags: Array) -> tuple[int, ...]:
+    return tuple(np.nonzero(flags)[0].tolist())
+
+
+def _folded(rewrite: Rewrite, node: Node, proof: LayerCertificate) -> list[Node]:
+    """Return the Step on the accumulator; its element narrows if a level never occurs."""
+    assert isinstance(node.op, Step)  # _apply asked
+    root_element = rewrite.type_of(proof.root).element
+    nodes: list[Node] = []
+    root = proof.root
+    if root_element is Element.U8:
+        root = rewrite.fresh(f"{node.output}.code")
+        nodes.append(rewrite.node(Cast(Element.I32), (proof.root,), root, node.origin))
+    element = node.op.to if node.op.to is Element.F32 else element_for(proof.levels)
+    held = Element.F32 if root_element is Element.F32 else Element.I32
+    t = rewrite.constant(f"{node.output}.thresholds", proof.thresholds, held)
+    v = rewrite.constant(f"{node.output}.levels", proof.levels, Element.F32)
+    return [*nodes, rewrite.node(Step(element), (root, t, v), node.output, proof.origin)]
+
+
+FOLD_THRESHOLDS = Pass("fold_thresholds", _apply, requires=Stage.BINARY)

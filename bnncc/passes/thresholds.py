@@ -1,0 +1,240 @@
+"""Find the thresholds of a chain over its accumulator: by evaluation, never by algebra.
+
+`enumerated` runs the chain on every value the accumulator can take. `bisected` is for domains too
+large for that (uint8 sums) or real: the chain is monotone, so that a binary search over the
+representable values ends at the one place where the level changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnncc.certificate import Undecided
+from bnncc.ir.analysis.rounding import spread
+from bnncc.ir.expression import Chain
+from bnncc.ir.ops.elementwise import Step
+from bnncc.ir.types import Array, Interval
+from bnncc.passes.levels import never, simplified
+
+__all__ = ["FLOATS", "Found", "Integers", "Floats", "bisected", "enumerated", "scrutinised"]
+
+_VALUES_AT_ONCE = 1 << 19
+_LARGEST = np.float32(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Thresholds [C, T], levels [C, T + 1], and how many evaluations they rest on."""
+
+    thresholds: Array
+    levels: Array
+    values_checked: int
+
+
+@dataclass(frozen=True)
+class Integers:
+    """The accumulator's integers, indexed 0 .. size - 1 in ascending order."""
+
+    interval: Interval
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.interval.size
+
+    def at(self, index: Array) -> Array:
+        """Return the accumulators (int32) with these indices."""
+        return (self.interval.low + index * self.interval.stride).astype(np.int32)
+
+    def index(self, x: Array) -> Array:
+        """Return the index of the first accumulator >= x."""
+        return -((self.interval.low - x.astype(np.int64)) // self.interval.stride)
+
+
+@dataclass(frozen=True)
+class Floats:
+    """The finite float32 values in ascending order, -0 and +0 as one."""
+
+    size: int = 2 * 0x7F7FFFFF + 1
+
+    def at(self, index: Array) -> Array:
+        """Return the floats with these indices: 0 is -FLT_MAX, the middle is 0."""
+        signed = index - (self.size // 2)
+        magnitude = np.abs(signed).astype(np.uint32).view(np.float32)
+        return np.where(signed < 0, -magnitude, magnitude).astype(np.float32)
+
+    def index(self, x: Array) -> Array:
+        """Return the indices of finite floats; the inverse of `at`."""
+        clipped = np.clip(x.astype(np.float32), -_LARGEST, _LARGEST)
+        magnitude = np.abs(clipped).view(np.uint32).astype(np.int64)
+        return np.where(clipped < 0, -magnitude, magnitude) + self.size // 2
+
+
+FLOATS = Floats()
+
+
+def enumerated(chain: Chain, domain: Integers) -> Found:
+    """Return the thresholds of any chain, monotone or not, read off its value on every integer."""
+    parts = [_read_off(chain.of(part), domain) for part in _channel_slices(chain, domain.size)]
+    most = max(thresholds.shape[1] for thresholds, _ in parts)
+    widened = [_widen(thresholds, levels, most) for thresholds, levels in parts]
+    thresholds = np.concatenate([t for t, _ in widened])
+    levels = np.concatenate([v for _, v in widened])
+    return Found(thresholds, levels, domain.size * chain.channels)
+
+
+def _channel_slices(chain: Chain, size: int) -> Iterator[slice]:
+    step = max(1, _VALUES_AT_ONCE // size)
+    for start in range(0, chain.channels, step):
+        yield slice(start, min(start + step, chain.channels))
+
+
+def _read_off(chain: Chain, domain: Integers) -> tuple[Array, Array]:
+    n = domain.at(np.arange(domain.size))
+    table = chain.evaluate(np.broadcast_to(n[:, np.newaxis], (domain.size, chain.channels)))
+    index, channel = np.nonzero(table[1:] != table[:-1])
+    order = np.lexsort((index, channel))
+    index, channel = index[order] + 1, channel[order]
+    count = np.bincount(channel, minlength=chain.channels)
+    place = np.arange(len(channel)) - np.repeat(np.cumsum(count) - count, count)
+    most = int(count.max(initial=0))
+    thresholds = np.full((chain.channels, most), never(n), dtype=np.int32)
+    thresholds[channel, place] = n[index]
+    levels = np.repeat(table[-1][:, np.newaxis], most + 1, axis=1).astype(np.float32)
+    levels[:, 0] = table[0]
+    levels[channel, place + 1] = table[index, channel]
+    return thresholds, levels
+
+
+def _widen(thresholds: Array, levels: Array, most: int) -> tuple[Array, Array]:
+    missing = most - thresholds.shape[1]
+    padded = np.pad(thresholds, ((0, 0), (0, missing)), constant_values=never(thresholds))
+    return padded, np.pad(levels, ((0, 0), (0, missing)), mode="edge")
+
+
+def bisected(chain: Chain, direction: Array, domain: Integers | Floats) -> Found:
+    """Return the thresholds of a chain that is monotone in every channel.
+
+    Args:
+        chain: ends in a Step.
+        direction: +1, 0 or -1 a channel, as `directions` found.
+        domain: the accumulator's values.
+    """
+    levels = np.unique(_final_step(chain)[1])
+    changes: list[Array] = []
+    rounds = 0
+    for level in levels[1:]:
+
+        def crossed(index: Array, level: float = level) -> Array:
+            at_least = chain.evaluate(domain.at(index)[np.newaxis])[0] >= level
+            return np.where(direction < 0, ~at_least, at_least)
+
+        first, used = _first_true(crossed, domain.size, chain.channels)
+        changes.append(first)
+        rounds += used
+    # The end of the domain stands for "never": the level there is that of the last change.
+    index = np.minimum(np.sort(np.stack(changes, axis=1), axis=1), domain.size - 1)
+    starts = np.concatenate([np.zeros_like(index[:, :1]), index], axis=1)
+    reached = [chain.evaluate(domain.at(column)[np.newaxis])[0] for column in starts.T]
+    thresholds, found = simplified(domain.at(index), np.stack(reached, axis=1).astype(np.float32))
+    return Found(thresholds, found, (rounds + len(reached)) * chain.channels)
+
+
+def _final_step(chain: Chain) -> tuple[Array, Array]:
+    """Return the thresholds and levels of the Step that ends the chain."""
+    term = chain.expression.terms[-1]
+    assert isinstance(term.op, Step)  # the caller traced the chain from one
+    return chain.operand(term.operands[1]), chain.operand(term.operands[2])
+
+
+def _first_true(
+    holds: Callable[[Array], Array], size: int, channels: int
+) -> tuple[Array, int]:
+    """Return, a channel, the first index at which a rising predicate holds (size if none)."""
+    low = np.zeros(channels, np.int64)
+    high = np.full(channels, size, np.int64)
+    rounds = 0
+    while (low < high).any():
+        middle = (low + high) // 2
+        held = holds(np.minimum(middle, size - 1))
+        high = np.where(held & (low < high), middle, high)
+        low = np.where(held | (low >= high), low, middle + 1)
+        rounds += 1
+    return low, rounds
+
+
+def scrutinised(
+    chain: Chain, found: Found, domain: Integers | Floats
+) -> tuple[float, tuple[Undecided, ...]]:
+    """Return (smallest distance, undecided accumulators) of a chain's thresholds.
+
+    The distance is between the chain's value and the Step's nearest threshold, over both neighbours
+    of every change. Accumulators are undecided where a float32 evaluation in another order could
+    reach another level: looked for outward from every change and inward from both ends.
+    """
+    smallest = np.inf
+    ranges: list[Undecided] = []
+    starts = _starts(found, domain)
+    for j in range(starts.shape[1]):
+        above = starts[:, j]
+        below = above - 1
+        for side in (below, above):
+            inside = (side >= 0) & (side < domain.size)
+            at = np.clip(side, 0, domain.size - 1)
+            change = inside & (above > 0) & (above < domain.size)
+            smallest = min(smallest, _distance(chain, domain, at, change))
+        low = _walk(chain, domain, below, -1)
+        high = _walk(chain, domain, above, +1)
+        for c in np.nonzero(high - low > 1)[0].tolist():
+            edges = domain.at(np.array([low[c] + 1, high[c] - 1]))
+            ranges.append(Undecided(c, edges[0].item(), edges[1].item()))
+    return float(smallest), tuple(dict.fromkeys(ranges))
+
+
+def _starts(found: Found, domain: Integers | Floats) -> Array:
+    """Return the index of every change, and of both ends of the domain, [C, T + 2]."""
+    reached = found.thresholds != never(found.thresholds)
+    inner = np.where(reached, domain.index(found.thresholds), domain.size)
+    ends = np.broadcast_to([0, domain.size], (len(inner), 2))
+    return np.concatenate([inner, ends], axis=1)
+
+
+def _distance(chain: Chain, domain: Integers | Floats, index: Array, of: Array) -> float:
+    """Return the smallest distance to a decision over the channels `of`."""
+    value, _ = spread(chain, domain.at(index)[np.newaxis])
+    thresholds, _ = _final_step(chain)
+    gaps = np.abs(value[0][:, np.newaxis] - thresholds).min(axis=1)
+    return float(gaps[of].min(initial=np.inf))
+
+
+def _walk(chain: Chain, domain: Integers | Floats, start: Array, step: int) -> Array:
+    """Return, a channel, the first index from `start` on, in steps doubled for floats, decided.
+
+    For integers the step is 1, so that the range is tight. For floats it doubles, so that the range
+    may be up to twice too wide: more is called undecided, never less.
+    """
+    index, stride = start.copy(), step
+    while True:
+        inside = (index >= 0) & (index < domain.size)
+        at = np.clip(index, 0, domain.size - 1)
+        open_ = inside & ~_decided(chain, domain.at(at))
+        if not open_.any():
+            return index
+        index = np.where(open_, index + stride, index)
+        stride *= 2 if isinstance(domain, Floats) else 1
+
+
+def _decided(chain: Chain, x: Array) -> Array:
+    """Return, a channel, whether every float32 order gives the same level at accumulator x."""
+    value, bound = spread(chain, x[np.newaxis])
+    thresholds, levels = _final_step(chain)
+    ends = []
+    finite = np.where(np.isfinite(bound[0]), bound[0], 0)
+    for end in (value[0] - finite, value[0] + finite):
+        passed = (end[:, np.newaxis] >= thresholds).sum(axis=1)
+        rows = np.broadcast_to(levels, (len(passed), levels.shape[1]))
+        ends.append(np.take_along_axis(rows, passed[:, np.newaxis], axis=1)[:, 0])
+    return (ends[0] == ends[1]) & np.isfinite(bound[0])

@@ -1,0 +1,147 @@
+"""The passes in order, and the runner that holds each to the contract on every compile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnncc.certificate import LayerCertificate
+from bnncc.errors import InternalError, printable
+from bnncc.ir.check import violations
+from bnncc.ir.graph import Graph
+from bnncc.ir.interpret import run as interpret
+from bnncc.ir.types import Array, Element, Stage, TensorType
+from bnncc.passes.base import Context, Outcome, Pass, Refusal
+from bnncc.passes.binarise_weights import BINARISE_WEIGHTS
+from bnncc.passes.canonical_affine import CANONICAL_AFFINE
+from bnncc.passes.eliminate_dead import ELIMINATE_DEAD
+from bnncc.passes.equivalence import differences
+from bnncc.passes.flip_falling import FLIP_FALLING
+from bnncc.passes.fold_constants import FOLD_CONSTANTS
+from bnncc.passes.fold_thresholds import FOLD_THRESHOLDS
+from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.recognise_steps import RECOGNISE_STEPS
+from bnncc.passes.remove_identities import REMOVE_IDENTITIES
+from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
+
+__all__ = ["PIPELINE", "Lowered", "run_pass", "run_pipeline"]
+
+PIPELINE: tuple[Pass, ...] = (
+    FOLD_CONSTANTS,  # so that weights and statistics are values, however they are spelled
+    REMOVE_IDENTITIES,  # so that chains are not interrupted by nodes that compute nothing
+    RECOGNISE_STEPS,  # every quantiser becomes a Step before anything asks what a layer reads
+    BINARISE_WEIGHTS,  # needs Steps: a layer is integer if its input is
+    RESOLVE_SIGN_ZERO,  # needs to know which Steps follow an accumulator
+    FOLD_THRESHOLDS,  # needs the model's own chain, so before anything is rewritten in it
+    ELIMINATE_DEAD,  # the chains that the thresholds replaced, or accumulators have two readers
+    FLIP_FALLING,  # needs thresholds on accumulators that nothing else reads
+    CANONICAL_AFFINE,  # what could not be folded, in the form that epilogues take
+    LOWER_KERNELS,  # takes every node that is left into a kernel, or refuses
+)
+
+_WHOLE_GRAPH_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the pipeline returns.
+
+    Attributes:
+        graph: at stage PACKED.
+        folded: the graph once thresholds were folded, for verify: its accumulators are those of the
+            certificates.
+        certificates, refusals, assumptions: of all passes, in order.
+    """
+
+    graph: Graph
+    folded: Graph
+    certificates: tuple[LayerCertificate, ...]
+    refusals: tuple[Refusal, ...]
+    assumptions: tuple[str, ...]
+
+
+def run_pass(step: Pass, graph: Graph, context: Context) -> Outcome:
+    """Return what the pass makes of the graph, after checking that it kept its contract.
+
+    Raises:
+        InternalError: BNN090, if it broke it.
+    """
+    outcome = step.apply(graph, context)
+    if outcome.graph is graph:
+        return outcome
+    broken = violations(outcome.graph)
+    if (outcome.graph.inputs, outcome.graph.outputs) != (graph.inputs, graph.outputs):
+        broken.append("the graph's interface changed")
+    broken = broken or differences(graph, outcome.graph, step.exactness)
+    if broken:
+        raise InternalError(
+            "BNN090",
+            f"pass {step.name} broke its contract",
+            why="; ".join(broken[:5]),
+            help="compile again with --dump-dir and report the files",
+        )
+    return outcome
+
+
+def run_pipeline(
+    graph: Graph, context: Context, observe: Callable[[str, Graph], None] = lambda *_: None
+) -> Lowered:
+    """Lower a FLOAT graph to PACKED.
+
+    Args:
+        graph: well-formed, at stage FLOAT.
+        context: what the user asked for.
+        observe: called with each pass's name and the graph it left.
+
+    Raises:
+        UnsupportedModelError: a layer has no kernel.
+        InternalError: a pass broke its contract.
+    """
+    outcomes: list[Outcome] = []
+    folded = graph
+    for step in PIPELINE:
+        if step.requires is not graph.stage:
+            graph = _promoted(graph, step.requires)
+        outcome = run_pass(step, graph, context)
+        graph = outcome.graph
+        outcomes.append(outcome)
+        observe(step.name, graph)
+        if step is ELIMINATE_DEAD:
+            folded = graph
+    packed = _promoted(graph, Stage.PACKED)
+    _check_whole(folded, packed)
+    return Lowered(
+        packed,
+        folded,
+        tuple(c for o in outcomes for c in o.certificates),
+        tuple(r for o in outcomes for r in o.refusals),
+        tuple(a for o in outcomes for a in o.assumptions),
+    )
+
+
+def _promoted(graph: Graph, stage: Stage) -> Graph:
+    promoted = dataclasses.replace(graph, stage=stage)
+    broken = violations(promoted)
+    if broken:
+        raise InternalError("BNN090", f"no graph of stage {stage.value}", why="; ".join(broken))
+    return promoted
+
+
+def _check_whole(before: Graph, after: Graph) -> None:
+    """Run both graphs from input to output: what region by region holds must hold end to end."""
+    random = np.random.default_rng(0)
+    feeds = {name: _random_input(before.types[name], random) for name in before.inputs}
+    expected, actual = interpret(before, feeds), interpret(after, feeds)
+    for name in before.outputs:
+        if not np.array_equal(expected[name], actual[name], equal_nan=True):
+            raise InternalError("BNN090", f"the packed graph computes another {printable(name)}")
+
+
+def _random_input(kind: TensorType, random: np.random.Generator) -> Array:
+    shape = (_WHOLE_GRAPH_ROWS, *kind.shape[1:])
+    if kind.element is Element.U8:
+        return random.integers(0, 256, shape).astype(np.uint8)
+    return random.uniform(-1, 1, shape).astype(kind.element.dtype)
