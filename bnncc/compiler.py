@@ -175,7 +175,14 @@ def compile_in_memory(
         certificate=Certificate(
             imported.sha256, __version__, lowered.assumptions, lowered.certificates
         ),
-        report=make_report(graph, lowered, program, target.name, imported.notes, clock.seconds),
+        report=make_report(
+            graph,
+            lowered,
+            program,
+            target=target.name,
+            notes=imported.notes,
+            seconds=clock.seconds,
+        ),
         target=target,
         inputs={input_name or only: spec for input_name, spec in declared.items()},
         oracle=imported.source,
@@ -251,26 +258,29 @@ def _write_all(files: Mapping[Path, str]) -> None:
         try:
             moves = [(_write_beside(path, text, undo), path) for path, text in files.items()]
             for temporary, path in moves:
-                os.replace(temporary, path)
+                temporary.replace(path)
         except OSError as error:
             where = str(error.filename or next(iter(files)))
             why = error.strerror or str(error)
-            raise ToolchainError("BNN050", "cannot write the output", where=where, why=why) from None
+            raise ToolchainError(
+                "BNN050", "cannot write the output", where=where, why=why
+            ) from None
         undo.pop_all()
 
 
-def _write_beside(path: Path, text: str, undo: contextlib.ExitStack) -> str:
+def _write_beside(path: Path, text: str, undo: contextlib.ExitStack) -> Path:
     for folder in _missing_folders(path.parent):
         folder.mkdir()
         undo.callback(_ignore_missing, folder.rmdir)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    undo.callback(_ignore_missing, lambda: os.unlink(temporary))
+    beside = Path(temporary)
+    undo.callback(_ignore_missing, beside.unlink)
     with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
-    os.chmod(temporary, 0o666 & ~_umask())
+    beside.chmod(0o666 & ~_umask())
     if path.is_dir():
         raise IsADirectoryError(21, "is a folder", str(path))
-    return temporary
+    return beside
 
 
 def _missing_folders(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""What a compile has to tell: which layers became bits, which did not and why, and what they take."""
+"""What a compile has to tell: which layers became bits, which did not and why, and sizes."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def make_report(
     source: Graph,
     lowered: Lowered,
     program: Program,
+    *,
     target: str,
     notes: tuple[str, ...],
     seconds: Mapping[str, float],

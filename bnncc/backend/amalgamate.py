@@ -9,8 +9,8 @@ from bnncc import resources
 
 __all__ = ["amalgamate"]
 
-_LOCAL_INCLUDE = re.compile(r'^#include "(?:\.\./)?([\w./]+)"\n', re.M)
-_GUARD = re.compile(r"^#ifndef (BNN_\w+_H)\n#define \1\n(.*)^#endif\n\Z", re.M | re.S)
+_LOCAL_INCLUDE = re.compile(r'^#include "(?:\.\./)?([\w./]+)"\n', re.MULTILINE)
+_GUARD = re.compile(r"^#ifndef (BNN_\w+_H)\n#define \1\n(.*)^#endif\n\Z", re.MULTILINE | re.DOTALL)
 
 
 def amalgamate(headers: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def render(template: str, program: Program) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - the output is C; names pass through backend.names
+        autoescape=False,  # the output is C; names pass through backend.names
     )
     environment.filters["initialiser"] = initialiser
     return environment.get_template(template).render(program=program)

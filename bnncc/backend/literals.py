@@ -47,7 +47,7 @@ _LOWEST = np.iinfo(np.int32).min
 
 
 def _real(value: float, digits: int, suffix: str, infinity: str) -> str:
-    """Return a decimal with enough digits to round to the same value (9 for float, 17 for double)."""
+    """Return a decimal that rounds to the same value: 9 digits for float, 17 for double."""
     if np.isinf(value):
         return infinity if value > 0 else f"-{infinity}"
     text = f"{value:.{digits}g}"

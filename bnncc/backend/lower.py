@@ -111,9 +111,7 @@ class _Lowering:
             kind = self.graph.types[tensor]
             parameter = role if len(tensors) == 1 else f"{role}{i}"
             c_type = _C_TYPES[kind.element.dtype.name]
-            ports.append(
-                Port(parameter, parameter.upper(), c_type, kind.shape, kind.size, tensor)
-            )
+            ports.append(Port(parameter, parameter.upper(), c_type, kind.shape, kind.size, tensor))
         return tuple(ports)
 
     def buffer(self, tensor: str) -> Buffer:
@@ -129,7 +127,7 @@ class _Lowering:
             offset = self.plan.offsets[owner] // 8
             pointer = f"({c_type} *)(void *)&arena->words[{offset}]"
         shape = storage_shape(kind)
-        return Buffer(c_type, pointer, shape, kind.nbytes, str(kind))
+        return Buffer(tensor, c_type, pointer, shape, kind.nbytes)
 
     def layer(self, index: int, node: Node) -> Layer:
         """Return the layer that computes a node."""
@@ -181,7 +179,9 @@ class _Lowering:
         return replace(
             blank,
             template="xnor_dense.c.j2",
-            summary=self._summary(node, f"kernel {op.kernel}, K = {x.shape[-1]}, {macs} binary MACs"),
+            summary=self._summary(
+                node, f"kernel {op.kernel}, K = {x.shape[-1]}, {macs} binary MACs"
+            ),
             constants=(*constants, *added),
             weights=weights.name,
             base=base,

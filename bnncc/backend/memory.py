@@ -72,9 +72,7 @@ def _aliases(graph: Graph) -> dict[str, str]:
     return aliases
 
 
-def _in_place(
-    graph: Graph, node: Node, at: int, owner: str, aliases: Mapping[str, str]
-) -> bool:
+def _in_place(graph: Graph, node: Node, at: int, owner: str, aliases: Mapping[str, str]) -> bool:
     """Whether a map may write over what it reads: same size, no other or later reader."""
     if not isinstance(node.op, Map) or owner in graph.inputs or owner in graph.outputs:
         return False

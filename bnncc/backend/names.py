@@ -10,21 +10,113 @@ _LONGEST_IDENTIFIER = 40
 _LONGEST_COMMENT = 120
 
 _RESERVED = frozenset(
-    """
-    alignas alignof and and_eq asm atomic auto bitand bitor bool break case catch char class compl
-    complex concept const consteval constexpr constinit const_cast continue decltype default delete
-    do double dynamic_cast else enum explicit export extern false float for friend goto if imaginary
-    inline int long main mutable namespace new noexcept noreturn not not_eq nullptr operator or or_eq
-    private protected public register reinterpret_cast requires restrict return short signed sizeof
-    static static_assert static_cast struct switch template this thread_local throw true try typedef
-    typeid typename typeof union unsigned using virtual void volatile wchar_t while xor xor_eq
-    linux unix errno stdin stdout stderr null
-    """.split()
+    {
+        "alignas",
+        "alignof",
+        "and",
+        "and_eq",
+        "asm",
+        "atomic",
+        "auto",
+        "bitand",
+        "bitor",
+        "bool",
+        "break",
+        "case",
+        "catch",
+        "char",
+        "class",
+        "compl",
+        "complex",
+        "concept",
+        "const",
+        "consteval",
+        "constexpr",
+        "constinit",
+        "const_cast",
+        "continue",
+        "decltype",
+        "default",
+        "delete",
+        "do",
+        "double",
+        "dynamic_cast",
+        "else",
+        "enum",
+        "explicit",
+        "export",
+        "extern",
+        "false",
+        "float",
+        "for",
+        "friend",
+        "goto",
+        "if",
+        "imaginary",
+        "inline",
+        "int",
+        "long",
+        "main",
+        "mutable",
+        "namespace",
+        "new",
+        "noexcept",
+        "noreturn",
+        "not",
+        "not_eq",
+        "nullptr",
+        "operator",
+        "or",
+        "or_eq",
+        "private",
+        "protected",
+        "public",
+        "register",
+        "reinterpret_cast",
+        "requires",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "static_assert",
+        "static_cast",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "thread_local",
+        "throw",
+        "true",
+        "try",
+        "typedef",
+        "typeid",
+        "typename",
+        "typeof",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+        "wchar_t",
+        "while",
+        "xor",
+        "xor_eq",
+        "linux",
+        "unix",
+        "errno",
+        "stdin",
+        "stdout",
+        "stderr",
+        "null",
+    }
 )
 
 
 def identifier(name: str) -> str:
-    """Return a C and C++ identifier like `name`: lower case, at most 40 characters, not reserved."""
+    """Return an identifier in C and C++ like `name`: lower case, short, not reserved."""
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:_LONGEST_IDENTIFIER].strip("_")
     if not plain or plain[0].isdigit() or plain in _RESERVED or plain.startswith("bnn_"):
         return f"model_{plain}" if plain else "model"

@@ -41,13 +41,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Where a tensor lives: `pointer` is a C expression of type `c_type *`."""
+    """Where the tensor called `tensor` lives: `pointer` is a C expression of type `c_type *`."""
 
+    tensor: str
     c_type: str
     pointer: str
     shape: tuple[int, ...]
     nbytes: int
-    logical: str
 
     @property
     def dimensions(self) -> str:

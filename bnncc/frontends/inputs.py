@@ -1,4 +1,4 @@
-"""Inputs declared by the user: what the camera gives instead of what the model was exported with."""
+"""Inputs declared by the user: what a camera gives, not what the model was exported with."""
 
 from __future__ import annotations
 

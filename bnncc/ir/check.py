@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from bnncc.ir.graph import Graph
+from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import OpError
 from bnncc.ir.types import storage_dtype, storage_shape
 
@@ -51,16 +51,22 @@ def _definitions(graph: Graph) -> Iterator[str]:
 
 def _inferred_types(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
-        try:
-            inferred = node.op.infer([graph.types[name] for name in node.inputs])
-            recorded = tuple(graph.types[name] for name in node.outputs)
-        except OpError as error:
-            yield f"W3: {node.name}: {error}"
-        except KeyError as error:
-            yield f"W3: {node.name}: no type is recorded for {error}"
+        missing = [name for name in (*node.inputs, *node.outputs) if name not in graph.types]
+        if missing:
+            yield f"W3: {node.name}: no type is recorded for {missing}"
         else:
-            if inferred != recorded:
-                yield f"W3: {node.name} is recorded as {recorded}, inferred as {inferred}"
+            yield from _inferred_type(graph, node)
+
+
+def _inferred_type(graph: Graph, node: Node) -> Iterator[str]:
+    recorded = tuple(graph.types[name] for name in node.outputs)
+    try:
+        inferred = node.op.infer([graph.types[name] for name in node.inputs])
+    except OpError as error:
+        yield f"W3: {node.name}: {error}"
+        return
+    if inferred != recorded:
+        yield f"W3: {node.name} is recorded as {recorded}, inferred as {inferred}"
 
 
 def _constants(graph: Graph) -> Iterator[str]:

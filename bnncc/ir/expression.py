@@ -11,8 +11,6 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import Op
 from bnncc.ir.ops.elementwise import Elementwise

@@ -38,9 +38,7 @@ def run_stored(
         observe: called with each computed tensor's name and stored value; what it returns goes on
             in its place (teacher forcing: verify puts the oracle's own values there).
     """
-    env: dict[str, Array] = {
-        name: encode(feeds[name], graph.types[name]) for name in graph.inputs
-    }
+    env: dict[str, Array] = {name: encode(feeds[name], graph.types[name]) for name in graph.inputs}
     for node in graph.nodes:
         operands = [
             graph.constants[name] if name in graph.constants else env[name] for name in node.inputs

@@ -46,7 +46,7 @@ def to_planes(logical: Array, element: Element) -> Array:
             return np.stack([logical >= 0, logical > 0], axis=-2)
         case Element.U8:
             shifts = np.arange(8, dtype=np.uint8)[:, np.newaxis]
-            return (logical[..., np.newaxis, :] >> shifts) & 1 != 0
+            return np.asarray((logical[..., np.newaxis, :] >> shifts) & 1 != 0)
     raise ValueError(f"{element.value} has no bitplanes")
 
 
@@ -56,10 +56,10 @@ def from_planes(bits: Array, element: Element) -> Array:
         case Element.BIPOLAR:
             return (2 * bits[..., 0, :].astype(np.int8) - 1).astype(np.int8)
         case Element.TERNARY:
-            return (bits.astype(np.int8).sum(axis=-2) - 1).astype(np.int8)
+            return np.asarray(bits.astype(np.int8).sum(axis=-2) - 1, np.int8)
         case Element.U8:
             shifts = np.arange(8, dtype=np.uint8)[:, np.newaxis]
-            return (bits.astype(np.uint8) << shifts).sum(axis=-2).astype(np.uint8)
+            return np.asarray((bits.astype(np.uint8) << shifts).sum(axis=-2), np.uint8)
     raise ValueError(f"{element.value} has no bitplanes")
 
 

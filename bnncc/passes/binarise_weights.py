@@ -230,9 +230,7 @@ def _real(rewrite: Rewrite, node: Node, rows: BinaryRows) -> list[Node]:
     ]
 
 
-def _integer(
-    rewrite: Rewrite, node: Node, operand: _Operand, rows: BinaryRows
-) -> list[Node]:
+def _integer(rewrite: Rewrite, node: Node, operand: _Operand, rows: BinaryRows) -> list[Node]:
     """Return the layer on integers, and its value by definition."""
     alpha = rows.alpha.astype(np.float64)
     accumulator = rewrite.fresh(f"{node.output}.acc")
@@ -284,7 +282,7 @@ def _sums_exactly(alpha: Array, magnitudes: Array, bias: Array, k: int) -> Array
     terms = np.concatenate([products, np.abs(bias)[:, np.newaxis]], axis=1)
     lowest_bit = _lowest_bit(terms).min(axis=1)
     total = k * products.max(axis=1) + np.abs(bias)
-    return total <= _EXACT_INTEGERS * lowest_bit
+    return np.asarray(total <= _EXACT_INTEGERS * lowest_bit)
 
 
 def _lowest_bit(values: Array) -> Array:

@@ -63,9 +63,7 @@ def _apply(graph: Graph, _: Context) -> Outcome:
             case Sub() if graph.is_constant(node.inputs[1]):
                 x, c = node.inputs
                 negated = rewrite.constant(f"{c}.negated", -graph.constants[c], Element.F32)
-                rewrite.replace(
-                    node, [rewrite.node(Add(), (x, negated), node.output, node.origin)]
-                )
+                rewrite.replace(node, [rewrite.node(Add(), (x, negated), node.output, node.origin)])
             case Mul() if node.output not in graph.outputs:
                 _drop_unit_factor(rewrite, node)
     return Outcome(rewrite.finish())

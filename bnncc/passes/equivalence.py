@@ -133,9 +133,7 @@ def _boundary(graph: Graph, nodes: Iterable[Node]) -> set[str]:
 def _execute(graph: Graph, nodes: Sequence[Node], feeds: Mapping[str, Array]) -> dict[str, Array]:
     env = {n: encode(v, graph.types[n]) for n, v in feeds.items() if n in graph.types}
     for node in nodes:
-        operands = [
-            graph.constants[n] if n in graph.constants else env[n] for n in node.inputs
-        ]
+        operands = [graph.constants[n] if n in graph.constants else env[n] for n in node.inputs]
         env.update(zip(node.outputs, node.op.evaluate(operands), strict=True))
     return env
 
@@ -148,8 +146,8 @@ def _slack(
     if exactness is not Exactness.REDUCTION_ORDER or not node or not isinstance(node.op, MatMul):
         return 0.0
     x, weights = env[node.inputs[0]], graph.constants[node.inputs[1]]
-    magnitude = np.abs(x.astype(np.float64)) @ np.abs(weights.T).astype(np.float64)
-    return np.asarray((gamma(weights.shape[1] + 8) + _CRUMBS) * magnitude)
+    magnitude = np.abs(x) @ np.abs(weights).T  # its own rounding: the 8 below
+    return np.asarray((gamma(2 * weights.shape[1] + 8) + _CRUMBS) * magnitude)
 
 
 def _mismatches(was: Array, is_: Array, exactness: Exactness, slack: Array | float) -> int:
@@ -177,8 +175,15 @@ def _probes(before: Graph, after: Graph, region: _Region) -> dict[str, Array]:
 
 
 def _narrower(before: Graph, after: Graph, name: str) -> TensorType:
+    """Return the type that admits fewer values: a pass may prove that some never occur."""
     kinds = [graph.types[name] for graph in (before, after) if name in graph.types]
-    return min(kinds, key=lambda kind: _NARROWEST_FIRST.index(kind.element))
+    return min(
+        kinds,
+        key=lambda kind: (
+            _NARROWEST_FIRST.index(kind.element),
+            kind.interval.size if kind.interval else 0,
+        ),
+    )
 
 
 def _values(kind: TensorType, rows: int, seed: int) -> Array:
@@ -246,7 +251,8 @@ def _at_thresholds(thresholds: Array, kind: TensorType) -> list[Array]:
             pair = [finite, np.nextafter(finite, np.float32(-np.inf))]
         elif kind.interval is not None:
             low, high, stride = kind.interval.low, kind.interval.high, kind.interval.stride
-            reached = np.clip(column, low, high).astype(np.int32)
+            on_stride = low - (low - column.astype(np.int64)) // stride * stride
+            reached = np.clip(on_stride, low, high).astype(np.int32)
             pair = [reached, np.clip(reached - stride, low, high)]
         else:
             continue

@@ -24,7 +24,7 @@ __all__ = ["FLIP_FALLING"]
 def _falling(levels: Array) -> Array:
     """Return which channels' levels never rise, and fall somewhere."""
     changes = np.diff(levels, axis=1)
-    return (changes <= 0).all(axis=1) & (changes < 0).any(axis=1)
+    return np.asarray((changes <= 0).all(axis=1) & (changes < 0).any(axis=1))
 
 
 def _negated(thresholds: Array) -> Array:
@@ -50,7 +50,7 @@ def _apply(graph: Graph, _: Context) -> Outcome:
         dense = graph.producers.get(node.inputs[0])
         if not isinstance(node.op, Step) or dense is None or not isinstance(dense.op, BinaryDense):
             continue
-        thresholds, levels = (graph.constants[name] for name in node.inputs[1:])
+        levels = graph.constants[node.inputs[2]]
         falling = _falling(levels)
         if falling.any() and graph.consumers[dense.output] == (node,):
             _flip(rewrite, dense, node, np.broadcast_to(falling, (levels.shape[0],)))

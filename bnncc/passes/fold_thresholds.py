@@ -39,7 +39,7 @@ from bnncc.passes.thresholds import (
 __all__ = ["FOLD_THRESHOLDS"]
 
 _MOST_EVALUATIONS = 1 << 26
-"""Domains of more (channel, value) pairs are bisected if the chain allows: 67 M take half a second."""
+"""Domains of more (channel, value) pairs are bisected if the chain allows."""
 
 
 def _apply(graph: Graph, _: Context) -> Outcome:

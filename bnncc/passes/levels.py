@@ -18,10 +18,10 @@ def element_for(levels: Array) -> Element:
     return Element.F32
 
 
-def never(thresholds: Array) -> Array | np.generic:
+def never(thresholds: Array) -> float:
     """Return the value that stands for a threshold no operand reaches, in the array's type."""
     if thresholds.dtype == np.float32:
-        return np.float32(np.inf)
+        return np.inf
     return np.iinfo(thresholds.dtype).max
 
 

@@ -8,8 +8,8 @@ After:  `%y = XnorDense(%x, packed weights, K)` with the expression {Dequantize;
 
 and so on for sums over reals (SignSum), real weights (RealDense) and chains that follow no layer
 (Map). A tensor is stored if a layer or the interface reads it; everything else lives in registers.
-Exact: an epilogue is the chain's own operations; n >= t iff the mismatches are <= floor((base - t) /
-factor); a Step with several thresholds is the parity of comparisons.
+Exact: an epilogue is the chain's own operations; n >= t iff the mismatches are
+<= floor((base - t) / factor); a Step with several thresholds is the parity of comparisons.
 """
 
 from __future__ import annotations
@@ -211,9 +211,7 @@ class _Lowering:
         nodes, source = self._packed(layer.inputs[0], x, group.origin)
         rows = _tiled(pack_bits(weights > 0, kernel.word_bits), kernel.nr)
         tiles = rows.transpose(0, 2, 1)
-        name = self.rewrite.constant(
-            f"{layer.inputs[1]}.packed", tiles, _WORDS[kernel.word_bits]
-        )
+        name = self.rewrite.constant(f"{layer.inputs[1]}.packed", tiles, _WORDS[kernel.word_bits])
         epilogue, operands = self._epilogue(group)
         base = _base(weights, x.element)
         direct = bool(epilogue.thresholds) and not epilogue.expression.terms
@@ -226,9 +224,7 @@ class _Lowering:
         inputs = (source, name, *extra)
         return [*nodes, self.rewrite.node(op, inputs, group.output, group.origin)]
 
-    def _packed(
-        self, x: str, kind: TensorType, origin: Sequence[str]
-    ) -> tuple[list[Node], str]:
+    def _packed(self, x: str, kind: TensorType, origin: Sequence[str]) -> tuple[list[Node], str]:
         """Return the tensor that holds x in bitplanes, and the node that packs it if it is new."""
         if kind.element is not Element.U8:
             return [], x
@@ -249,7 +245,7 @@ def _base(weights: Array, element: Element) -> Array:
     """Return the accumulator of each channel at zero mismatches, int32 [O] (see XnorDense)."""
     k = weights.shape[1]
     if element is Element.U8:
-        return (255 * (k + weights.sum(axis=1, dtype=np.int64)) // 2).astype(np.int32)
+        return np.asarray(255 * (k + weights.sum(axis=1, dtype=np.int64)) // 2, np.int32)
     return np.full(len(weights), k, np.int32)
 
 
@@ -259,16 +255,14 @@ def _limits(thresholds: Array, base: Array, x: TensorType) -> Array:
     planes = plane_count(x.element)
     most = x.shape[-1] * (255 if x.element is Element.U8 else planes)
     exact = (base[:, np.newaxis] - thresholds.astype(np.int64)) // factor
-    return np.clip(exact, -1, most)
+    return np.asarray(np.clip(exact, -1, most))
 
 
 def _narrowest(limits: Array) -> Element:
     return Element.I16 if limits.max(initial=0) <= np.iinfo(np.int16).max else Element.I32
 
 
-def plane_thresholds(
-    thresholds: Array, levels: Array, element: Element, channels: int
-) -> Array:
+def plane_thresholds(thresholds: Array, levels: Array, element: Element, channels: int) -> Array:
     """Return [planes, channels, T]: plane p's bit is the parity of value >= thresholds[p, c, j].
 
     Args:

@@ -160,7 +160,7 @@ def _above(x: Array | float) -> Array:
 
 
 def _levels(chain: Chain, thresholds: Array) -> Array:
-    """Return the chain's value below the first threshold and from each one on, [channels, T + 1]."""
+    """Return the chain's value below the first threshold and from each on, [channels, T + 1]."""
     below = np.nextafter(thresholds[:1], np.float32(-np.inf))
     probes = np.concatenate([below, thresholds])
     x = np.broadcast_to(probes[:, np.newaxis], (len(probes), chain.channels))

@@ -19,7 +19,7 @@ from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.types import Array, Interval
 from bnncc.passes.levels import never, simplified
 
-__all__ = ["FLOATS", "Found", "Integers", "Floats", "bisected", "enumerated", "scrutinised"]
+__all__ = ["FLOATS", "Floats", "Found", "Integers", "bisected", "enumerated", "scrutinised"]
 
 _VALUES_AT_ONCE = 1 << 19
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -64,7 +64,7 @@ class Floats:
         """Return the floats with these indices: 0 is -FLT_MAX, the middle is 0."""
         signed = index - (self.size // 2)
         magnitude = np.abs(signed).astype(np.uint32).view(np.float32)
-        return np.where(signed < 0, -magnitude, magnitude).astype(np.float32)
+        return np.asarray(np.where(signed < 0, -magnitude, magnitude), np.float32)
 
     def index(self, x: Array) -> Array:
         """Return the indices of finite floats; the inverse of `at`."""
@@ -130,7 +130,7 @@ def bisected(chain: Chain, direction: Array, domain: Integers | Floats) -> Found
 
         def crossed(index: Array, level: float = level) -> Array:
             at_least = chain.evaluate(domain.at(index)[np.newaxis])[0] >= level
-            return np.where(direction < 0, ~at_least, at_least)
+            return np.asarray(np.where(direction < 0, ~at_least, at_least))
 
         first, used = _first_true(crossed, domain.size, chain.channels)
         changes.append(first)
@@ -150,9 +150,7 @@ def _final_step(chain: Chain) -> tuple[Array, Array]:
     return chain.operand(term.operands[1]), chain.operand(term.operands[2])
 
 
-def _first_true(
-    holds: Callable[[Array], Array], size: int, channels: int
-) -> tuple[Array, int]:
+def _first_true(holds: Callable[[Array], Array], size: int, channels: int) -> tuple[Array, int]:
     """Return, a channel, the first index at which a rising predicate holds (size if none)."""
     low = np.zeros(channels, np.int64)
     high = np.full(channels, size, np.int64)
@@ -237,4 +235,4 @@ def _decided(chain: Chain, x: Array) -> Array:
         passed = (end[:, np.newaxis] >= thresholds).sum(axis=1)
         rows = np.broadcast_to(levels, (len(passed), levels.shape[1]))
         ends.append(np.take_along_axis(rows, passed[:, np.newaxis], axis=1)[:, 0])
-    return (ends[0] == ends[1]) & np.isfinite(bound[0])
+    return np.asarray((ends[0] == ends[1]) & np.isfinite(bound[0]))

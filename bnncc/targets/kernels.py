@@ -12,7 +12,9 @@ from bnncc.targets.table import Target
 
 __all__ = ["Choice", "Kernel", "load_kernels", "select"]
 
-_ROW = re.compile(r"^BNN_KERNEL\((\w+), (\w+), (\w+), ([\w/.]+), (\d+), (\d+), (\d+)\)$", re.M)
+_ROW = re.compile(
+    r"^BNN_KERNEL\((\w+), (\w+), (\w+), ([\w/.]+), (\d+), (\d+), (\d+)\)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def select(operation: str, channels_out: int, target: Target) -> Choice:
     for kernel in fitting:
         if kernel is not best:
             reason = f"computes {_padded(kernel, channels_out)} channels, not {cost}"
-            rejected.append((kernel, reason if _padded(kernel, channels_out) != cost else "smaller"))
+            rejected.append(
+                (kernel, reason if _padded(kernel, channels_out) != cost else "smaller")
+            )
     reason = f"widest for {target.name}: {cost} channels computed for {channels_out}"
     return Choice(best, reason, tuple(rejected))
 

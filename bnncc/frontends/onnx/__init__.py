@@ -10,9 +10,9 @@ from types import MappingProxyType
 import onnx
 
 from bnncc.errors import UnsupportedModelError
-from bnncc.frontends.onnx.build import build, unsupported
+from bnncc.frontends.onnx.build import build_graph, unsupported
 from bnncc.frontends.onnx.constants import fold, live_nodes
-from bnncc.frontends.onnx.normalise import check, normalise, outline
+from bnncc.frontends.onnx.normalise import check, normalise_model, outline
 from bnncc.frontends.onnx.read import read_model
 from bnncc.ir.graph import Graph
 
@@ -51,7 +51,7 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
     """
     file = read_model(path)
     source = file.model
-    notes = normalise(source, shapes)
+    notes = normalise_model(source, shapes)
     outlined = outline(source)
     found = unsupported(outlined)
     if found:
@@ -59,11 +59,21 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
     check(outlined)
     outlined.nodes = live_nodes(outlined)
     types = fold(outlined)
-    graph = build(outlined, types, path.stem)
+    graph = build_graph(outlined, types, path.stem)
+    _polish(source, graph)
+    return Imported(graph, file.sha256, notes, source)
+
+
+def _polish(source: onnx.ModelProto, graph: Graph) -> None:
+    """Make `source` a model that ONNX Runtime loads: it is stricter than the ONNX specification."""
+    taken: set[str] = set()
+    for node in source.graph.node:
+        if node.name in taken:
+            node.ClearField("name")  # it insists on unique names, or none
+        taken.add(node.name)
     for value in source.graph.output:
-        # Before, it was the exporter's, for whatever batch that was.
+        # Until here, the exporter's for whatever batch that was.
         shape = value.type.tensor_type.shape
         shape.ClearField("dim")
         for size in graph.types[value.name].shape:
             shape.dim.add(dim_value=size)
-    return Imported(graph, file.sha256, notes, source)

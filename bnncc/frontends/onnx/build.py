@@ -18,7 +18,7 @@ from bnncc.ir.check import violations
 from bnncc.ir.graph import Graph, GraphBuilder
 from bnncc.ir.types import Element, TensorType
 
-__all__ = ["build", "unsupported"]
+__all__ = ["build_graph", "unsupported"]
 
 # These pass values on unchanged: small integers may pass through as the float32 they equal.
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Where"})
@@ -92,7 +92,7 @@ def _random(nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
     )
 
 
-def build(outlined: Outline, types: Mapping[str, ValueType], name: str) -> Graph:
+def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) -> Graph:
     """Return the FLOAT graph called `name` of a folded outline.
 
     Raises:
@@ -109,7 +109,7 @@ def build(outlined: Outline, types: Mapping[str, ValueType], name: str) -> Graph
         # What depends on a refused node has no type; reporting it as well would only distract.
         if all(n in builder.types or n in outlined.tensors for n in node.input if n):
             found += _import(Site(scope, node, outlined.opset), types, used)
-    found += _interface(outlined, types)
+    found += _interface(outlined, builder, types)
     if found:
         raise UnsupportedModelError.of(dict.fromkeys(found))
     graph = builder.build(outlined.outputs)
@@ -154,13 +154,15 @@ def _check_results(
     raise Refusal("BNN008", what, why=why, help="export in float32: model.float()")
 
 
-def _interface(outlined: Outline, types: Mapping[str, ValueType]) -> Iterator[Diagnostic]:
+def _interface(
+    outlined: Outline, builder: GraphBuilder, types: Mapping[str, ValueType]
+) -> Iterator[Diagnostic]:
     for name in outlined.outputs:
         what = f"there is nothing to compute for output {quoted(name)}"
         if name in outlined.inputs:
             yield Diagnostic("BNN008", what, why="it is one of the model's inputs")
         elif name in outlined.tensors:
             yield Diagnostic("BNN008", what, why="it does not depend on the model's input")
-        elif types[name].element not in _ELEMENTS:
+        elif name in builder.types and types[name].element not in _ELEMENTS:
             kind = element_name(types[name].element)
             yield Diagnostic("BNN008", f"output {quoted(name)} has element type {kind}")

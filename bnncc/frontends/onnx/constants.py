@@ -28,6 +28,8 @@ __all__ = ["fold", "live_nodes", "not_finite"]
 # Results whose size depends on values, but never exceeds rank times the operand's.
 _BOUNDED_BY_OPERAND = frozenset({"Compress", "NonZero", "Unique"})
 
+_MOST_ROUNDS = 50
+
 
 def live_nodes(outlined: Outline) -> list[onnx.NodeProto]:
     """Return the nodes that some graph output depends on, in the model's order.
@@ -59,13 +61,16 @@ def fold(outlined: Outline) -> dict[str, ValueType]:
             computed; BNN005 constants take too much memory; BNN009 a tensor that constants are
             computed from holds NaN or infinity.
     """
-    while True:
-        types = infer(outlined)
+    types = infer(outlined)
+    # Values that become known give shapes that become known, a few times over.
+    for _ in range(_MOST_ROUNDS):
         _measure(outlined, types)
         ready = _ready(outlined, types)
         if not ready:
-            return types
+            break
         _fold_round(outlined, types, ready)
+        types = infer(outlined)
+    return types
 
 
 def _measure(outlined: Outline, types: Mapping[str, ValueType]) -> None:
@@ -189,14 +194,14 @@ def _evaluate(
 ) -> list[Diagnostic]:
     """Store what `region` computes of `wanted` in `outlined.tensors`; return what went wrong."""
     _check_total(sum(_result_bytes(node, types) or 0 for node in region), region)
-    made = [name for node in region for name in node.output if name]
+    made = dict.fromkeys(name for node in region for name in node.output if name)
     read = dict.fromkeys(n for node in region for n in node.input if n and n not in made)
     sources = {name: outlined.tensors[name] for name in read}
     found = [
         damage
         for name, array in sources.items()
         # A lone infinity is a bound, as in Clip(W, -inf, 1), or the neutral element of a maximum.
-        if array.size > 1 and (damage := not_finite(name, array, _readers(name, region)))
+        if array.size > 1 and (damage := not_finite(name, array, region))
     ]
     results = [name for name in made if name in wanted]
     model, feeds = _region_model(outlined.opset, region, sources, results)
@@ -214,10 +219,6 @@ def _evaluate(
         ]
     outlined.tensors.update(zip(results, values, strict=True))
     return found
-
-
-def _readers(name: str, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    return [node for node in nodes if name in node.input]
 
 
 def _region_model(
@@ -251,8 +252,14 @@ def _region_model(
     return model, feeds
 
 
-def not_finite(name: str, array: Array, readers: Sequence[onnx.NodeProto]) -> Diagnostic | None:
-    """Return a BNN009 finding if a floating-point tensor holds NaN or infinity, else None."""
+def not_finite(name: str, array: Array, nodes: Iterable[onnx.NodeProto]) -> Diagnostic | None:
+    """Return a BNN009 finding if a floating-point tensor holds NaN or infinity, else None.
+
+    Args:
+        name: of the tensor.
+        array: its values.
+        nodes: those of them that read the tensor are named.
+    """
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return None
     nans = int(np.isnan(array).sum())
@@ -262,7 +269,7 @@ def not_finite(name: str, array: Array, readers: Sequence[onnx.NodeProto]) -> Di
     return Diagnostic(
         "BNN009",
         f"tensor {quoted(name)} holds {' and '.join(counts)} among {array.size} values",
-        where(readers),
+        where([node for node in nodes if name in node.input]),
         "no threshold can be read off a layer whose parameters are not numbers",
         "train again with a smaller learning rate, or export an earlier checkpoint",
     )

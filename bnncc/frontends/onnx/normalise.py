@@ -31,7 +31,7 @@ from bnncc.frontends.onnx.report import (
 )
 from bnncc.ir.types import Array
 
-__all__ = ["Outline", "ValueType", "check", "infer", "normalise", "outline"]
+__all__ = ["Outline", "ValueType", "check", "infer", "normalise_model", "outline"]
 
 _OLDEST_OPSET = 9
 _MOST_NODES = 1_000_000
@@ -66,7 +66,7 @@ class ValueType:
         return sizes if len(sizes) == len(self.shape) else None
 
 
-@dataclass
+@dataclass(eq=False)
 class Outline:
     """A model's graph with its tensors apart, so that the onnx library never copies weights.
 
@@ -114,7 +114,9 @@ class Outline:
         return model
 
 
-def normalise(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+def normalise_model(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[str, ...]:
     """Change `model` in place, as the module says, and return what was decided for the user.
 
     Raises:
@@ -173,10 +175,10 @@ def _inline(model: onnx.ModelProto) -> Iterator[str]:
         what = f"the model's local functions expand to {expanded} nodes"
         raise UnsupportedModelError("BNN005", what, why=f"the limit is {_MOST_NODES}")
     called = Counter((node.domain, node.op_type) for node in model.graph.node)
-    hollow = onnx.ModelProto()
-    hollow.CopyFrom(_without_initializers(model))
+    hollow = _without_initializers(model)
     try:
-        inlined = inliner.inline_local_functions(hollow, convert_version=True)
+        # Functions of another opset stay calls, and are reported as operators nobody knows.
+        inlined = inliner.inline_local_functions(hollow)
     except _LIBRARY_ERRORS as error:
         what = "the model's local functions cannot be inlined"
         raise UnsupportedModelError("BNN003", what, why=library_text(error, {})) from error
@@ -191,7 +193,7 @@ def _inline(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose initializers are empty but keep their names."""
+    """Return a copy whose initializers are inputs of the same types, without values."""
     copy = onnx.ModelProto(ir_version=model.ir_version)
     copy.opset_import.extend(model.opset_import)
     copy.functions.extend(model.functions)
@@ -199,8 +201,11 @@ def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.graph.node.extend(model.graph.node)
     copy.graph.input.extend(model.graph.input)
     copy.graph.output.extend(model.graph.output)
+    declared = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
-        copy.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
+        if tensor.name not in declared:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            copy.graph.input.append(value)
     return copy
 
 
@@ -278,7 +283,8 @@ def _fix_shape(value: onnx.ValueInfoProto, override: tuple[int, ...] | None) -> 
     for axis, size in enumerate(shape):
         before = declared[axis] if axis < len(declared) else "unknown"
         if before != size and axis == 0:
-            yield f"batch dimension {_shown(before)} of input {quoted(value.name)} fixed to 1"
+            shown = "of unknown size" if before == "unknown" else _shown(before)
+            yield f"batch dimension {shown} of input {quoted(value.name)} fixed to 1"
         elif before != size:
             name = f"dimension {axis} ({_shown(before)}) of input {quoted(value.name)}"
             yield f"{name} fixed to {size} by --shape"
@@ -338,7 +344,7 @@ def _fixed_shape(name: str, declared: Sequence[int | str]) -> tuple[int, ...]:
         raise Refusal(
             "BNN006",
             f"the shape of input {quoted(name)} is not known",
-            help=f"say it with --shape {printable(name)}=1x784, the batch being 1",
+            help=f"say it as in --shape {printable(name)}=1x784, the batch being 1",
         )
     batch, *others = declared
     if isinstance(batch, int) and batch != 1:
@@ -351,12 +357,12 @@ def _fixed_shape(name: str, declared: Sequence[int | str]) -> tuple[int, ...]:
         )
     for axis, size in enumerate(others, start=1):
         if isinstance(size, str):
-            filled = dimensions(["1", *(28 if isinstance(s, str) else s for s in others)])
+            example = dimensions([1, *(28 if isinstance(s, str) else s for s in others)])
             raise Refusal(
                 "BNN006",
                 f"dimension {axis} ({_shown(size)}) of input {quoted(name)} is not known",
                 why="C code has fixed shapes; only the batch, dimension 0, may be left open",
-                help=f"say it with --shape {printable(name)}={filled}, or export with a fixed size",
+                help=f"say it as in --shape {printable(name)}={example}, or export it fixed",
             )
     return (1, *(size for size in others if isinstance(size, int)))
 
@@ -373,7 +379,7 @@ def outline(model: onnx.ModelProto) -> Outline:
         names = ", ".join(quoted(tensor.values.name) for tensor in graph.sparse_initializer)
         raise UnsupportedModelError("BNN008", f"the model has sparse tensors: {names}")
     opset = runtime.opset_version(model)
-    assert opset is not None  # checked by `normalise`
+    assert opset is not None  # checked by `normalise_model`
     tensors: dict[str, Array] = {}
     for tensor in graph.initializer:
         if tensor.name in tensors:
@@ -422,6 +428,11 @@ def check(outlined: Outline) -> None:
         raise UnsupportedModelError("BNN003", f"output {quoted(repeated[0])} is listed twice")
     if not outlined.outputs:
         raise UnsupportedModelError("BNN003", "the model has no outputs")
+    # The checker lets them pass, although nothing calls the graph that could give them a value.
+    referring = [n for n in outlined.nodes if any(a.ref_attr_name for a in n.attribute)]
+    if referring:
+        what = "attributes refer to those of a function, outside of any"
+        raise UnsupportedModelError("BNN003", what, where=where(referring))
     model = outlined.model()
     for value in model.graph.output:
         # The checker insists on a type, which it compares with nothing. Files without one exist.

@@ -11,11 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # untyped
 from onnx import external_data_helper, numpy_helper
 
 from bnncc.errors import Diagnostic, UnsupportedModelError
-from bnncc.frontends.onnx.report import dimensions, element_name, library_text, plural, quoted
+from bnncc.frontends.onnx.report import (
+    dimensions,
+    element_name,
+    library_text,
+    path_text,
+    plural,
+    quoted,
+)
 from bnncc.ir.types import Array
 
 __all__ = ["ITEM_BYTES", "MAX_TENSOR_BYTES", "ModelFile", "read_model", "tensor_array"]
@@ -78,7 +85,7 @@ def read_model(path: Path) -> ModelFile:
 
 
 def _content(path: Path) -> bytes:
-    shown = quoted(str(path))
+    shown = path_text(path)
     try:
         if not path.exists():
             raise UnsupportedModelError("BNN001", f"there is no file {shown}")
@@ -114,7 +121,28 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     missing = [field for field, is_there in present.items() if not is_there]
     if missing:
         raise _not_onnx(path, f"it lacks {', '.join(missing)}: {_emptiness(content)}")
+    if not _is_text(model):
+        raise _not_onnx(path, "a name in it is not UTF-8 text: the file is damaged")
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string is one; protobuf hands out other bytes as they are, as `bytes`."""
+    if isinstance(message, onnx.TensorProto):
+        # Its other fields are numbers, too many to look at.
+        return _is_str(message.name) and all(map(_is_text, message.external_data))
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        is_text = _is_text if field.type == field.TYPE_MESSAGE else _is_str
+        if not all(map(is_text, values)):
+            return False
+    return True
+
+
+def _is_str(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _emptiness(content: bytes) -> str:
@@ -122,7 +150,7 @@ def _emptiness(content: bytes) -> str:
 
 
 def _not_onnx(path: Path, why: str) -> UnsupportedModelError:
-    what = f"{quoted(str(path))} is not an ONNX model"
+    what = f"{path_text(path)} is not an ONNX model"
     return UnsupportedModelError("BNN002", what, why=why, help=_HELP_EXPORT)
 
 
@@ -158,7 +186,7 @@ def _load_external(path: Path, model: onnx.ModelProto) -> list[onnx.TensorProto]
         if external_data_helper.uses_external_data(tensor):
             external.append(tensor)
     if declared > MAX_TENSOR_BYTES:
-        raise _too_large(f"the tensors of {quoted(str(path))} claim {declared} bytes")
+        raise _too_large(f"the tensors of {path_text(path)} claim {declared} bytes")
     found = [problem for tensor in external if (problem := _load_one(tensor, path.parent))]
     if found:
         raise UnsupportedModelError.of(found)

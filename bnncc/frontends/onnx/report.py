@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import onnx
 
@@ -15,6 +16,7 @@ __all__ = [
     "element_name",
     "library_text",
     "origin",
+    "path_text",
     "plural",
     "quoted",
     "where",
@@ -52,6 +54,12 @@ def origin(node: onnx.NodeProto) -> str:
 def quoted(name: str) -> str:
     """Return an untrusted name in quotes, safe to print."""
     return f'"{printable(name)}"'
+
+
+def path_text(path: Path) -> str:
+    """Return a path in quotes, control characters escaped, of any length."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+    return f'"{"".join(shown)}"'
 
 
 def plural(count: int, noun: str) -> str:

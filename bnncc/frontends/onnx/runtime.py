@@ -20,7 +20,9 @@ __all__ = [
     "NotImplementedByRuntime",
     "adapt",
     "evaluate",
+    "open_session",
     "opset_version",
+    "run_session",
 ]
 
 # ONNX Runtime's exceptions have no common base class of their own.
@@ -49,11 +51,19 @@ def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     Raises:
         Exception: one of `ERRORS`, if ONNX Runtime cannot load or run the model.
     """
-    results: list[Array] = _session(model).run(None, dict(feeds), _run_options())
+    return run_session(open_session(model), feeds)
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]
+) -> list[Array]:
+    """Return the outputs of a session, in the model's order."""
+    results: list[Array] = session.run(None, dict(feeds), _run_options())
     return results
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return a session that runs `model` operation by operation, in one thread."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -129,7 +139,7 @@ def _loads(ir_version: int, opset: int) -> bool:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", [x], [y])
     opsets = [helper.make_opsetid("", opset)]
     try:
-        _session(helper.make_model(graph, opset_imports=opsets, ir_version=ir_version))
+        open_session(helper.make_model(graph, opset_imports=opsets, ir_version=ir_version))
     except ERRORS:
         return False
     return True

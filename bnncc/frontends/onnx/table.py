@@ -143,7 +143,7 @@ def _batch_normalization(site: Site) -> None:
             "BNN010",
             f"variance {quoted(site.node.input[4])} cannot be normalised by",
             why=f"{int(bad.sum())} of {bad.size} channels are negative, or zero with epsilon zero; "
-            f"channel {first} is {variance.reshape(-1)[first]} with epsilon {epsilon}",
+            f"channel {first} is {variance.reshape(-1)[first]:.6g} with epsilon {epsilon:.6g}",
             help="export again from a checkpoint whose running statistics are intact",
         )
     site.emit(BatchNormalization(float(epsilon)), [site.operand(i) for i in range(5)])

@@ -19,6 +19,18 @@ __all__ = ["UNKNOWN", "directions"]
 UNKNOWN = 2
 """The direction of a channel that cannot be shown to be monotone."""
 
+_RISING = (
+    ew.Identity,
+    ew.Relu,
+    ew.Clip,
+    ew.Tanh,
+    ew.Sign,
+    ew.Cast,
+    ew.Round,
+    ew.Floor,
+    ew.Ceil,
+)
+
 
 def directions(chain: Chain) -> Array:
     """Return int8 [channels]: +1 never falls, -1 never rises, 0 constant, UNKNOWN not shown."""
@@ -43,13 +55,9 @@ def _operand(chain: Chain, operand: Operand, found: Sequence[Array]) -> Array:
 
 def _term(term: Term, d: Sequence[Array], chain: Chain) -> Array:
     """Return the direction of one term, given those of its operands."""
-    parameters = [
-        chain.operand(o) if o.source is Source.PARAMETER else None for o in term.operands
-    ]
+    parameters = [chain.operand(o) if o.source is Source.PARAMETER else None for o in term.operands]
     match term.op:
-        case ew.Identity() | ew.Relu() | ew.Clip() | ew.Tanh() | ew.Sign() | ew.Cast():
-            return d[0]
-        case ew.Round() | ew.Floor() | ew.Ceil():
+        case _ if isinstance(term.op, _RISING):
             return d[0]
         case ew.Neg() | ew.Not():
             return _times(d[0], np.int8(-1))
@@ -59,14 +67,21 @@ def _term(term: Term, d: Sequence[Array], chain: Chain) -> Array:
             return _together(d[0], _times(d[1], np.int8(-1)))
         case ew.Less() | ew.LessOrEqual():
             return _together(_times(d[0], np.int8(-1)), d[1])
+        case ew.LeakyRelu(alpha=alpha):
+            return d[0] if alpha >= 0 else _unless_constant(d[0], np.bool_(False))
+        case ew.HardSigmoid(alpha=alpha):
+            return _times(d[0], np.sign(alpha))
+        case _:
+            return _with_parameters(term, d, parameters)
+
+
+def _with_parameters(term: Term, d: Sequence[Array], parameters: Sequence[Array | None]) -> Array:
+    """Return the direction of a term that its constants decide."""
+    match term.op:
         case ew.Mul():
             return _product(d, parameters)
         case ew.Div() if parameters[1] is not None:
             return _times(d[0], np.sign(parameters[1]))
-        case ew.HardSigmoid(alpha=alpha):
-            return _times(d[0], np.sign(alpha))
-        case ew.LeakyRelu(alpha=alpha):
-            return d[0] if alpha >= 0 else _unless_constant(d[0], np.bool_(False))
         case ew.PRelu() if parameters[1] is not None:
             return _unless_constant(d[0], parameters[1] >= 0)
         case ew.BatchNormalization() as op:

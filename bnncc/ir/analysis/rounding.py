@@ -58,7 +58,7 @@ def spread(chain: Chain, x: Array, slack: Array | float = 0.0) -> tuple[Array, A
             if o.source is Source.VARIABLE
             else (values[o.index], bounds[o.index])
             if o.source is Source.TERM
-            else (chain.operand(o), np.float64(0))
+            else (chain.operand(o), np.zeros(()))
             for o in term.operands
         ]
         bound = _bound(term, [k[0] for k in known], [k[1] for k in known], values[i])
@@ -72,7 +72,7 @@ def _bound(term: Term, v: Sequence[Array], e: Sequence[Array], y: Array) -> Arra
     """Return the bound on one term's result `y`, from its operands' values `v` and bounds `e`."""
     match term.op:
         case ew.Dequantize():
-            return np.asarray(v[3], np.float64) + e[0] * np.abs(v[1])
+            return np.asarray(v[3] + e[0] * np.abs(v[1]))
         case ew.BatchNormalization() as op:
             return _batch_norm(op, v, e[0])
         case ew.Mul():
@@ -110,4 +110,4 @@ def _batch_norm(op: ew.BatchNormalization, v: Sequence[Array], e: Array) -> Arra
     scale, beta, mean, variance = statistics
     slope = np.abs(scale / np.sqrt(variance + op.epsilon))
     terms = slope * (np.abs(x) + e) + slope * np.abs(mean) + np.abs(beta)
-    return e * slope + 2 * gamma(_BATCH_NORM_ROUNDINGS) * terms
+    return np.asarray(e * slope + 2 * gamma(_BATCH_NORM_ROUNDINGS) * terms)

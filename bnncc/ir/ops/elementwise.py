@@ -334,7 +334,7 @@ class Equal(_Comparison):
 
     def compute(self, *operands: Array) -> Array:
         """Return the comparison."""
-        return operands[0] == operands[1]
+        return np.equal(operands[0], operands[1])
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,9 @@ class PackPlanes(Op):
 class XnorDense(_Kernel):
     """n[c] = base[c] - factor * sum_p 2^(p * shift) * mismatches_p[c], then the epilogue.
 
-    Operands (x: PackedChannels [N, K], weights: words [ceil(O / nr), words, nr], base: I32 [O], then
-    the epilogue's). mismatches_p is popcount(x_p XOR w) over the words of plane p. Since a bipolar
-    dot product is K - 2 * mismatches, and a k-bit code is a sum of bipolar planes (DESIGN I3):
+    Operands (x: PackedChannels [N, K], weights: words [ceil(O / nr), words, nr], base: I32 [O],
+    then the epilogue's). mismatches_p is popcount(x_p XOR w) over the words of plane p. A bipolar
+    dot product is K - 2 * mismatches, and a k-bit code is a sum of bipolar planes, so that:
 
     | x       | base                           | factor | shift |
     | BIPOLAR | K                              | 2      | 0     |
@@ -181,17 +181,20 @@ def _within(mismatches: Array, limits: Array) -> Array:
 
 
 def _weighted_mismatches(x: Array, weights: Array) -> Array:
-    """Return M = sum_p 2^(p * shift) * popcount(x_p XOR w) for all channels, int64 [N, O]."""
+    """Return M = sum_p 2^(p * shift) * popcount(x_p XOR w) for all channels, int64 [N, O].
+
+    popcount(a XOR b) = popcount(a) + popcount(b) - 2 popcount(a AND b), and the last is a dot
+    product of zeros and ones, exact in float32 up to 2^24 bits.
+    """
     batch, planes, words = x.shape
     bits = words * x.dtype.itemsize * 8
     rows = np.ascontiguousarray(weights.transpose(0, 2, 1)).reshape(-1, words)
-    signs = 2 * unpack_bits(rows, bits).astype(np.float32) - 1
+    w = unpack_bits(rows, bits).astype(np.float32)
     total = np.zeros((batch, len(rows)), dtype=np.int64)
     for p in range(planes):
-        plane = 2 * unpack_bits(x[:, p], bits).astype(np.float32) - 1
-        # Exact: a dot product of +-1 is an integer of magnitude <= bits < 2^24.
-        mismatches = (bits - (plane @ signs.T).astype(np.int64)) // 2
-        total += mismatches << (p if planes == 8 else 0)
+        a = unpack_bits(x[:, p], bits).astype(np.float32)
+        mismatches = a.sum(axis=1)[:, np.newaxis] + w.sum(axis=1) - 2 * (a @ w.T)
+        total += mismatches.astype(np.int64) << (p if planes == 8 else 0)
     return total
 
 
@@ -199,8 +202,8 @@ def _weighted_mismatches(x: Array, weights: Array) -> Array:
 class SignSum(_Kernel):
     """s[c] = sum_k w[c, k] x[k] in float32 from k = 0 upward, w in {-1, +1}, then the epilogue.
 
-    Operands (x: F32 [N, K], weights: words of nr bits [ceil(O / nr), K], then the epilogue's). Bit j
-    of block b's k-th word is the weight of output channel b * nr + j, 1 standing for +1.
+    Operands (x: F32 [N, K], weights: words of nr bits [ceil(O / nr), K], the epilogue's). Bit j of
+    block b's k-th word is the weight of output channel b * nr + j, 1 standing for +1.
 
     Attributes:
         kernel, channels, nr: as in `XnorDense`.

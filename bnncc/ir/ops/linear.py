@@ -104,6 +104,6 @@ class BinaryDense(Op):
         x, weights = operands
         if x.dtype == np.float32:
             return (sequential_dot(x, weights),)
-        # Exact: |n| <= 255 K, and infer's caller keeps that below 2^24, all of which float32 holds.
-        product = x.astype(np.float32) @ weights.T.astype(np.float32)
+        # Exact: every partial sum is an integer below 2^24 (binarise_weights sees to 255 K < 2^24).
+        product = x.astype(np.float32) @ weights.astype(np.float32).T
         return (product.astype(np.int32),)

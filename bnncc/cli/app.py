@@ -1,0 +1,204 @@
+"""The commands: what each takes, and the one call it makes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnncc._version import __version__
+from bnncc.cli import compiled, reference, verified
+from bnncc.cli.console import print_json, results
+from bnncc.cli.failures import exit_code, reported
+from bnncc.cli.options import (
+    DECLARED_INPUTS,
+    AsJson,
+    Inputs,
+    ModelFile,
+    Name,
+    Shapes,
+    SignOfZero,
+    TargetName,
+    options_of,
+)
+from bnncc.cli.progress import progress_bar
+from bnncc.compiler import compile as compile_model
+from bnncc.compiler import compile_in_memory
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="bnncc",
+    help="Compile trained binary neural networks to exact, dependency-free C.",
+    epilog="Start with: bnncc inspect MODEL",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line, and leave the process with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names hold what a terminal may not
+    try:
+        app(prog_name="bnncc")
+    except Exception as error:  # noqa: BLE001 - the last place that can turn one into a message
+        sys.exit(exit_code(error, as_json=False))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        with reported(as_json=False):
+            typer.echo(f"bnncc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("compile")
+def _compile(
+    model: ModelFile,
+    *,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="Where NAME.h and NAME.c go."),
+    ] = Path(),
+    name: Name = "",
+    target: TargetName = "",
+    inputs: Inputs = DECLARED_INPUTS,
+    sign_zero: SignOfZero = "auto",
+    shapes: Shapes = DECLARED_INPUTS,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what was proven of each layer, as JSON."),
+    ] = None,
+    dump_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the graph after every pass, as text."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compile MODEL to two C files, NAME.h and NAME.c."""
+    with reported(as_json):
+        options = options_of(
+            name=name,
+            target=target,
+            inputs=inputs,
+            sign_zero=sign_zero,
+            shapes=shapes,
+            dump_dir=dump_dir,
+        )
+        with progress_bar() as progress:
+            artifact = compile_model(
+                model, output, options, certificate=certificate, progress=progress
+            )
+        if as_json:
+            print_json(compiled.artifact_json(artifact, certificate))
+        else:
+            compiled.show_artifact(results(), artifact, model, options, certificate)
+
+
+@app.command("inspect")
+def _inspect(
+    model: ModelFile,
+    *,
+    name: Name = "",
+    target: TargetName = "",
+    inputs: Inputs = DECLARED_INPUTS,
+    sign_zero: SignOfZero = "auto",
+    shapes: Shapes = DECLARED_INPUTS,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Also print the packed graph, operation by operation.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what becomes bits, what does not and why, and all sizes. Writes nothing."""
+    with reported(as_json):
+        options = options_of(
+            name=name, target=target, inputs=inputs, sign_zero=sign_zero, shapes=shapes
+        )
+        with progress_bar() as progress:
+            compilation = compile_in_memory(model, options, progress)
+        if as_json:
+            print_json(compiled.inspection_json(compilation, with_graph=graph))
+        else:
+            compiled.show_inspection(results(), compilation, model, with_graph=graph)
+
+
+@app.command("verify")
+def _verify(
+    model: ModelFile,
+    *,
+    name: Name = "",
+    target: TargetName = "",
+    inputs: Inputs = DECLARED_INPUTS,
+    sign_zero: SignOfZero = "auto",
+    shapes: Shapes = DECLARED_INPUTS,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Samples: arrays by input name, perhaps with `labels`. All of them are used.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many random samples.  [default: 256]"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Which random samples.  [default: 0]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the C here, and compare it with MODEL bit by bit.
+
+    Exit code 3 says that they differ.
+    """
+    with reported(as_json):
+        from bnncc.verify.api import verify
+
+        options = options_of(
+            name=name, target=target, inputs=inputs, sign_zero=sign_zero, shapes=shapes
+        )
+        chosen = verified.samples_of(data, samples, seed)
+        with progress_bar() as progress:
+            verification = verify(model, options, progress=progress, **chosen)
+        if as_json:
+            print_json(verified.verification_json(verification))
+        else:
+            verified.show_verification(results(), verification, model)
+        verified.demand_success(verification)
+
+
+@app.command("explain")
+def _explain(
+    code: Annotated[
+        str | None, typer.Argument(metavar="[CODE]", help="An error code such as BNN012.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain an error code, or list all of them."""
+    with reported(as_json):
+        reference.explain(results(), code, as_json=as_json)
+
+
+@app.command("targets")
+def _targets(as_json: AsJson = False) -> None:
+    """List what C can be generated for, and the kernels used there."""
+    with reported(as_json):
+        reference.list_targets(results(), as_json=as_json)

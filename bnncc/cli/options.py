@@ -1,0 +1,123 @@
+"""The options that describe a model and how to compile it, shared by several commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnncc.compiler import Options
+from bnncc.errors import UsageError, printable
+
+__all__ = [
+    "DECLARED_INPUTS",
+    "AsJson",
+    "Inputs",
+    "ModelFile",
+    "Name",
+    "Shapes",
+    "SignOfZero",
+    "TargetName",
+    "options_of",
+]
+
+_SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,9}(x[1-9][0-9]{0,9})*)", re.DOTALL)
+
+DECLARED_INPUTS: list[str] = []
+"""The default of options that may be given several times. Never changed."""
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="The trained network, an ONNX file.")
+]
+Name = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Prefix of the C identifiers and of the files. Default: the model file's name.",
+        show_default=False,
+    ),
+]
+TargetName = Annotated[
+    str,
+    typer.Option(
+        metavar="TARGET",
+        help="What the C is for, see `bnncc targets`. Default: this machine.",
+        show_default=False,
+    ),
+]
+Inputs = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        metavar="[NAME=]uint8:SCALE,OFFSET",
+        help="Take an input as bytes u that stand for u * SCALE + OFFSET, as a camera gives them. "
+        "NAME is needed where the model has several inputs; may be given several times.",
+        show_default=False,
+    ),
+]
+SignOfZero = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|plus|minus|exact",
+        help="What sign(0) becomes: +1, -1, or exactly 0. auto keeps 0 where whole numbers meet "
+        "it, takes +1 where real numbers might, and says so.",
+    ),
+]
+Shapes = Annotated[
+    list[str],
+    typer.Option(
+        "--shape",
+        metavar="NAME=1x784",
+        help="The shape of an input whose size the model leaves open; may be given several times.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, for other programs to read.")
+]
+
+
+def options_of(
+    *,
+    name: str,
+    target: str,
+    inputs: Sequence[str],
+    sign_zero: str,
+    shapes: Sequence[str],
+    dump_dir: Path | None = None,
+) -> Options:
+    """Return the compiler's options.
+
+    Raises:
+        UsageError: BNN020, a shape does not read NAME=1x784, or an input has two.
+    """
+    declared: dict[str, tuple[int, ...]] = {}
+    for text in shapes:
+        input_name, shape = _shape(text)
+        if input_name in declared:
+            what = f'two shapes are given for input "{printable(input_name)}"'
+            raise UsageError("BNN020", what, help="give each input one --shape")
+        declared[input_name] = shape
+    return Options(
+        name=name,
+        target=target,
+        inputs=tuple(inputs),
+        sign_zero=sign_zero,
+        shapes=declared,
+        dump_dir=dump_dir,
+    )
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            "BNN020",
+            f'"{printable(text)}" is not a shape',
+            why="it must read NAME=SIZExSIZE..., with an input's name and sizes of 1 or more",
+            help="for an image of 28 by 28 pixels as one row: --shape image=1x784",
+        )
+    return match["name"], tuple(int(size) for size in match["sizes"].split("x"))

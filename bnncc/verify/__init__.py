@@ -1,0 +1,1 @@
+"""Build the generated C on this machine, run it, and hold it against the reference."""

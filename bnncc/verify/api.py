@@ -1,0 +1,79 @@
+"""`bnncc.verify` and `bnncc.load`: the public entry points to running the generated C."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnncc.compiler import Artifact, Compilation, Options, Progress, compile_in_memory
+
+if TYPE_CHECKING:
+    from bnncc.ir.types import Array
+    from bnncc.verify.compare import Verification
+    from bnncc.verify.run import CompiledModel
+
+__all__ = ["load", "verify"]
+
+
+def load(compiled: Artifact | Compilation, *, compiler: str = "") -> CompiledModel:
+    """Return the compiled model as a callable on numpy arrays; builds the C for this machine.
+
+    Args:
+        compiled: what `bnncc.compile` returned.
+        compiler: a C compiler's command; by default the environment's CC, or cc, gcc, clang.
+
+    Raises:
+        ToolchainError: BNN040 no compiler, BNN041 it failed.
+    """
+    from bnncc.verify.run import load as load_compiled  # cffi is needed here alone
+
+    return load_compiled(compiled, compiler=compiler)
+
+
+def verify(
+    model: str | os.PathLike[str] | Artifact | Compilation,
+    options: Options | None = None,
+    *,
+    data: str | os.PathLike[str] | Mapping[str, Array] | None = None,
+    samples: int = 256,
+    seed: int = 0,
+    compiler: str = "",
+    progress: Progress = lambda *_: None,
+) -> Verification:
+    """Hold the generated C against the float model, layer by layer.
+
+    Args:
+        model: an ONNX file, which is compiled first, or what `bnncc.compile` returned.
+        options: how to compile a file.
+        data: an .npz file or arrays by input name, with `labels` if there are any; all samples in
+            it are used. None takes random samples.
+        samples: how many random samples.
+        seed: of the random samples.
+        compiler: as for `load`.
+        progress: as for `compile`.
+
+    Raises:
+        As `compile` and `load`; UsageError BNN061 if the data does not fit. A difference is no
+        exception: it is the result's `ok`.
+    """
+    from bnncc.verify.build import find_compiler
+    from bnncc.verify.compare import compare  # onnxruntime takes a while to import
+    from bnncc.verify.data import load_samples, random_samples
+
+    if isinstance(model, Artifact):
+        compilation = model.compilation
+    elif isinstance(model, Compilation):
+        compilation = model
+    else:
+        compilation = compile_in_memory(model, options, progress)
+    graph = compilation.lowered.graph
+    command = find_compiler(compiler)
+    if data is None:
+        chosen = random_samples(graph, compilation.inputs, samples, seed)
+    else:
+        chosen = load_samples(graph, compilation.inputs, data)
+    built = load(compilation, compiler=compiler)
+    name = " ".join([Path(command[0]).name, *command[1:]])
+    return compare(compilation, built, chosen, name, progress)

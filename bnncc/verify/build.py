@@ -1,0 +1,198 @@
+"""Compile the generated C into a shared library that this process can load.
+
+The library holds the model's own C, unchanged, and the harness of templates/harness.c.j2.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from bnncc.backend.emit import render
+from bnncc.compiler import Compilation
+from bnncc.errors import ToolchainError, printable
+from bnncc.targets import Target, host_target
+
+__all__ = ["build_library", "find_compiler", "host_flags"]
+
+_COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared")
+_HARNESS = "bnn_harness.c"  # no model can be called that: identifiers never start with bnn_
+_TIMEOUT_S = 900.0
+_SHOWN_LINES = 20
+_INDENT = "\n         "  # lines up with what follows `why:` in a printed Diagnostic
+
+
+def find_compiler(compiler: str = "") -> tuple[str, ...]:
+    """Return the command that runs the C compiler: a program that exists, and arguments.
+
+    Args:
+        compiler: a program or a command line such as "ccache gcc" or "zig cc"; where it is empty,
+            the environment's CC counts, then the first of cc, gcc and clang that is there.
+
+    Raises:
+        ToolchainError: BNN040, if there is none; one asked for by name is never replaced.
+    """
+    if platform.system() == "Windows":
+        raise ToolchainError(
+            "BNN040",
+            "the generated C cannot be built and run from Python on Windows yet",
+            help="use WSL; `bnncc compile` works here, and its C is for any C99 compiler",
+        )
+    for text, origin in ((compiler, "as asked for"), (os.environ.get("CC", ""), "from CC")):
+        if text.strip():
+            return _command(text, origin)
+    for name in _COMPILERS:
+        path = shutil.which(name)
+        if path:
+            return (path,)
+    raise ToolchainError(
+        "BNN040",
+        "no C compiler was found",
+        why=f"none of {', '.join(_COMPILERS)} is on PATH",
+        help="install gcc (Debian, Ubuntu: apt install gcc libc6-dev) or clang, or set CC",
+    )
+
+
+def _command(text: str, origin: str) -> tuple[str, ...]:
+    """Return the command a text stands for: one program, spaces and all, or shell words."""
+    whole = shutil.which(text)
+    if whole:
+        return (whole,)
+    try:
+        program, *arguments = shlex.split(text)
+    except ValueError as error:  # an open quote, or nothing but a comment
+        program, arguments, why = text, [], str(error)
+    else:
+        why = "it is not on PATH, or it may not be executed"
+    path = shutil.which(program)
+    if path:
+        return (path, *arguments)
+    raise ToolchainError(
+        "BNN040",
+        f'the C compiler "{printable(program)}" was not found',
+        where=origin,
+        why=why,
+        help="install it, or name another one, such as gcc or clang, in CC",
+    )
+
+
+def host_flags(command: tuple[str, ...], target: Target) -> tuple[str, ...]:
+    """Return the flags that let code for `target` use all this machine has.
+
+    -march=native where the target is this machine or any machine, and the compiler knows the flag.
+    It changes the speed alone: no bit of a result depends on it (see runtime_c/bnn_real.h).
+    """
+    native = "-march=native"
+    at_home = target.name in ("generic", host_target().name)
+    return (native,) if at_home and _accepts(command, native) else ()
+
+
+@functools.cache
+def _accepts(command: tuple[str, ...], flag: str) -> bool:
+    """Whether the compiler takes a flag without an error or a warning."""
+    arguments = [*command, "-Werror", flag, "-x", "c", "-fsyntax-only", os.devnull]
+    return _run(arguments, _TIMEOUT_S)[0] == 0
+
+
+def build_library(
+    compilation: Compilation, folder: Path, *, compiler: str = "", timeout_s: float = _TIMEOUT_S
+) -> Path:
+    """Return the path of the model's shared library, built in `folder` with -O3 for this machine.
+
+    The environment's CFLAGS come last and win. Nothing else of `folder` is needed afterwards.
+
+    Args:
+        compilation: what to build; its target may be another machine's, its C is portable.
+        folder: an existing one of the caller's own.
+        compiler: see `find_compiler`.
+        timeout_s: after which the compiler is stopped.
+
+    Raises:
+        ToolchainError: BNN040 without a compiler, BNN041 if it rejects the code or takes too long.
+        OSError: the folder cannot be written.
+    """
+    command = find_compiler(compiler)
+    name = compilation.program.name
+    texts = {
+        f"{name}.h": compilation.header,
+        f"{name}.c": compilation.source,
+        _HARNESS: render("harness.c.j2", compilation.program),
+    }
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    library = folder / "model.so"
+    flags = (*_FLAGS, *host_flags(command, compilation.target), *_environment_flags())
+    arguments = [*command, *flags, os.fspath(folder / _HARNESS), "-o", os.fspath(library)]
+    status, output = _run(arguments, timeout_s)
+    if status != 0 or not library.is_file():
+        raise ToolchainError(
+            "BNN041",
+            f"the C compiler rejected the code of {name}",
+            where=_without(folder, shlex.join(arguments)),
+            why=_tail(_without(folder, output)) or f"it ended with status {status} and no message",
+            help="try another compiler with CC=...; CFLAGS, if set, must suit it",
+        )
+    return library
+
+
+def _environment_flags() -> list[str]:
+    text = os.environ.get("CFLAGS", "")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        what = f'CFLAGS cannot be read: "{printable(text)}"'
+        raise ToolchainError("BNN041", what, why=str(error)) from None
+
+
+def _run(arguments: list[str], timeout_s: float) -> tuple[int, str]:
+    """Run a compiler and return its exit status and what it printed.
+
+    It runs in a session of its own, so that stopping it also stops the processes it started: a
+    driver's cc1 would go on, and hold the pipe open.
+
+    Raises:
+        ToolchainError: BNN041, if it cannot be started or takes too long.
+    """
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        what = f'the C compiler "{printable(arguments[0])}" cannot be started'
+        raise ToolchainError("BNN041", what, why=error.strerror or str(error)) from None
+    with process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            what = f"the C compiler did not finish within {timeout_s:g} s"
+            raise ToolchainError("BNN041", what, help="try CFLAGS=-O1") from None
+        except BaseException:  # Ctrl-C does not reach a session that is not the terminal's
+            _stop(process)
+            raise
+    return process.returncode, output.decode(errors="replace")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def _without(folder: Path, text: str) -> str:
+    return text.replace(f"{folder}{os.sep}", "")
+
+
+def _tail(output: str) -> str:
+    """Return the last lines of a compiler's output, indented, safe for a terminal."""
+    lines = [line for line in output.splitlines() if line.strip()][-_SHOWN_LINES:]
+    return _INDENT.join("".join(c if c.isprintable() else " " for c in line) for line in lines)

@@ -1,0 +1,265 @@
+"""Run a compiled model on numpy arrays: the generated C itself, through cffi."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cffi
+import numpy as np
+import numpy.typing as npt
+
+from bnncc.backend.program import Port, Program
+from bnncc.compiler import Artifact, Compilation
+from bnncc.errors import ToolchainError, UsageError, printable
+from bnncc.ir.types import Array
+from bnncc.verify.build import build_library
+
+__all__ = ["CompiledModel", "TensorSpec", "load"]
+
+_NO_MEMORY = 2
+_FAILED = 2**64 - 1
+
+
+def load(artifact: Artifact | Compilation, *, compiler: str = "") -> CompiledModel:
+    """Build the generated C for this machine and return it as a callable.
+
+    The build leaves no file behind, not even while the model is in use.
+
+    Args:
+        artifact: what `bnncc.compile` returned.
+        compiler: a C compiler, such as "clang" or "ccache gcc"; by default the environment's CC,
+            then cc, gcc or clang. The environment's CFLAGS are used too.
+
+    Raises:
+        ToolchainError: BNN040 no compiler, BNN041 it failed, BNN050 no temporary folder.
+    """
+    compilation = artifact.compilation if isinstance(artifact, Artifact) else artifact
+    try:
+        with tempfile.TemporaryDirectory(prefix="bnncc-", ignore_cleanup_errors=True) as folder:
+            library = build_library(compilation, Path(folder), compiler=compiler)
+            return CompiledModel(compilation.program, library)
+    except OSError as error:
+        raise ToolchainError(
+            "BNN050",
+            "there is no temporary folder to build the C in",
+            where=printable(str(error.filename or tempfile.gettempdir())),
+            why=error.strerror or str(error),
+            help="point TMPDIR to a folder that can be written to",
+        ) from None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: its name in the source model, a sample's shape, its element type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        return f"{printable(self.name)}: {_described(self.dtype, ('N', *self.shape))}"
+
+
+class CompiledModel:
+    """A model as C, loaded: call it with one array an input, any batch on axis 0.
+
+    Calls from several threads run at the same time; Python's global lock is released meanwhile.
+    Arrays go in without being copied if they are contiguous, and are never written to.
+
+    Attributes:
+        inputs, outputs: what it takes and returns, see `TensorSpec`.
+        arena_bytes: the memory that one call works in.
+    """
+
+    def __init__(self, program: Program, library: Path) -> None:
+        """Load a library that `build_library` made; its file may be deleted afterwards."""
+        self.inputs = tuple(map(_spec, program.inputs))
+        self.outputs = tuple(map(_spec, program.outputs))
+        self._program = program
+        self._trace = np.dtype(
+            [
+                (str(i), _dtype(layer.y.c_type), layer.y.shape[1:])
+                for i, layer in enumerate(program.layers)
+            ]
+        )
+        self._ffi: Any = cffi.FFI()  # cffi has no types
+        self._ffi.cdef(_declarations(program))
+        try:
+            self._c: Any = self._ffi.dlopen(os.fspath(library))
+        except OSError as error:
+            raise ToolchainError(
+                "BNN041",
+                f"the library built from {program.name} cannot be loaded",
+                why=str(error),
+                help="CC and CFLAGS must build for this Python's own machine, and TMPDIR must be "
+                "on a file system that allows execution",
+            ) from None
+        # Not at exit: daemon threads may still be inside a call then.
+        weakref.finalize(self, self._ffi.dlclose, self._c).atexit = False
+        self.arena_bytes: int = self._c.bnn_harness_arena_bytes()
+
+    def __call__(
+        self, /, *inputs: npt.ArrayLike, **named: npt.ArrayLike
+    ) -> Array | tuple[Array, ...]:
+        """Return the outputs for a batch of samples: an array, or a tuple if there are several.
+
+        Args:
+            inputs: float32 or uint8 [N, ...], as `self.inputs` says, N >= 0.
+            named: the same, by the input's name in the source model.
+
+        Raises:
+            UsageError: BNN042, an array is missing or has another shape or element type.
+            ToolchainError: BNN043, the C reported a failure.
+        """
+        arrays, outputs = self._prepared(inputs, named)
+        pointers = self._pointers(arrays, outputs)
+        self._check(self._c.bnn_harness_run(len(outputs[0]), *pointers))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def traced(
+        self, /, *inputs: npt.ArrayLike, **named: npt.ArrayLike
+    ) -> tuple[tuple[Array, ...], list[Array]]:
+        """Return the outputs, and what each layer of the program stored.
+
+        Layer i's array is [N, ...] in the storage shape and type of `program.layers[i].y`: packed
+        words for bits. Args and Raises as for a call.
+        """
+        arrays, outputs = self._prepared(inputs, named)
+        samples = len(outputs[0])
+        trace = np.zeros(samples, self._trace)
+        pointers = self._pointers(arrays, outputs)
+        buffer = self._ffi.from_buffer(trace)
+        self._check(self._c.bnn_harness_trace(samples, *pointers, buffer))
+        return outputs, [trace[name].copy() for name in self._trace.names or ()]
+
+    def nanoseconds_per_sample(
+        self, /, *inputs: npt.ArrayLike, repeats: int = 10, **named: npt.ArrayLike
+    ) -> float:
+        """Return how long the C takes for one sample: the fastest run of the batch, divided by N.
+
+        Args:
+            inputs, named: as for a call, N >= 1. Small models need a batch that takes microseconds.
+            repeats: how many times to run it, at least 1.
+
+        Raises:
+            As for a call.
+        """
+        arrays, outputs = self._prepared(inputs, named)
+        samples = len(outputs[0])
+        if samples == 0 or repeats < 1:
+            raise UsageError("BNN042", "there is nothing to take the time of", where=repr(self))
+        best = self._c.bnn_harness_time(samples, repeats, *self._pointers(arrays, outputs))
+        self._check(1 if best == _FAILED else 0)
+        return int(best) / samples
+
+    def __repr__(self) -> str:
+        takes, gives = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+        return f"<CompiledModel {self._program.name}: ({takes}) -> ({gives})>"
+
+    def _prepared(
+        self, inputs: Sequence[npt.ArrayLike], named: Mapping[str, npt.ArrayLike]
+    ) -> tuple[list[Array], tuple[Array, ...]]:
+        """Return the checked inputs and as yet empty outputs, all with the same batch."""
+        given = self._bound(inputs, named)
+        arrays = [_checked(spec, value) for spec, value in zip(self.inputs, given, strict=True)]
+        batches = {len(array) for array in arrays} or {1}
+        if len(batches) > 1:
+            each = ", ".join(f"{printable(s.name)}: {len(a)}" for s, a in zip(self.inputs, arrays))
+            raise UsageError("BNN042", "the inputs have different batches", where=each)
+        (samples,) = batches
+        return arrays, tuple(np.zeros((samples, *s.shape), s.dtype) for s in self.outputs)
+
+    def _bound(
+        self, inputs: Sequence[npt.ArrayLike], named: Mapping[str, npt.ArrayLike]
+    ) -> list[npt.ArrayLike]:
+        """Return one value an input, in order, from those given by position and by name."""
+        names = [spec.name for spec in self.inputs]
+        free = names[len(inputs) :]
+        if len(inputs) > len(names) or set(free) != set(named):
+            given = [f"{len(inputs)} by position"] if inputs else []
+            given += [printable(name) for name in named]
+            raise UsageError(
+                "BNN042",
+                f"{self._program.name} takes {len(names)} input{'s' if len(names) > 1 else ''}",
+                where=", ".join(map(str, self.inputs)),
+                why=f"given: {', '.join(given) or 'none'}",
+            )
+        return [*inputs, *(named[name] for name in free)]
+
+    def _pointers(self, arrays: Sequence[Array], outputs: Sequence[Array]) -> list[Any]:
+        ports = (*self._program.inputs, *self._program.outputs)
+        return [
+            self._ffi.from_buffer(f"{port.c_type}[]", array)
+            for port, array in zip(ports, (*arrays, *outputs), strict=True)
+        ]
+
+    def _check(self, status: int) -> None:
+        if status == _NO_MEMORY:
+            raise MemoryError(f"no {self.arena_bytes} bytes for the arena")
+        if status != 0:
+            raise ToolchainError(
+                "BNN043", f"{self._program.name}_run failed", why=f"it returned {status}"
+            )
+
+
+def _dtype(c_type: str) -> np.dtype[Any]:
+    real = {"float": "float32", "double": "float64"}
+    return np.dtype(real.get(c_type, c_type.removesuffix("_t")))
+
+
+def _spec(port: Port) -> TensorSpec:
+    return TensorSpec(port.tensor, port.shape[1:], _dtype(port.c_type))
+
+
+def _declarations(program: Program) -> str:
+    """Return what harness.c.j2 exports, for cffi."""
+    pointers = [f"const {port.c_type} *" for port in program.inputs]
+    pointers += [f"{port.c_type} *" for port in program.outputs]
+    ports = ", ".join(pointers)
+    return f"""
+        size_t bnn_harness_arena_bytes(void);
+        int bnn_harness_run(size_t samples, {ports});
+        int bnn_harness_trace(size_t samples, {ports}, void *trace);
+        uint64_t bnn_harness_time(size_t samples, size_t repeats, {ports});
+    """
+
+
+def _described(dtype: np.dtype[Any], shape: Sequence[object]) -> str:
+    return f"{dtype} [{', '.join(map(str, shape))}]"
+
+
+def _checked(spec: TensorSpec, value: npt.ArrayLike) -> Array:
+    """Return an input as a contiguous, aligned array of exactly the element type that C reads."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        what = f'input "{printable(spec.name)}" is not an array'
+        raise UsageError("BNN042", what, why=str(error)) from None
+    what = ""
+    if array.dtype.newbyteorder("=") != spec.dtype:
+        what, help = "element type", _dtype_help(spec)
+    elif array.shape[1:] != spec.shape or array.ndim == 0:
+        alone = array.shape == spec.shape
+        what = "shape"
+        help = "give a single sample a batch axis: x[np.newaxis]" if alone else ""
+    if what:
+        raise UsageError(
+            "BNN042",
+            f'input "{printable(spec.name)}" has the wrong {what}',
+            why=f"expected {_described(spec.dtype, ('N', *spec.shape))}, "
+            f"given {_described(array.dtype, array.shape)}",
+            help=help,
+        )
+    return np.require(array, spec.dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _dtype_help(spec: TensorSpec) -> str:
+    if spec.dtype == np.float32:
+        return "x.astype(np.float32); bnncc does not convert silently, since that rounds"
+    return "give the integer codes that --input declared; casting real values would truncate them"
