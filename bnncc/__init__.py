@@ -15,6 +15,7 @@ from bnncc.errors import (
 )
 from bnncc.report import Report
 from bnncc.targets import TARGETS, Target
+from bnncc.verify.api import load, verify
 
 __all__ = [
     "TARGETS",
@@ -31,4 +32,6 @@ __all__ = [
     "VerificationError",
     "__version__",
     "compile",
+    "load",
+    "verify",
 ]

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,9 @@ def compile(
     header, source = (folder / f"{done.program.name}.{suffix}" for suffix in ("h", "c"))
     files = {header: done.header, source: done.source}
     if certificate is not None:
+        if Path(certificate) in files:
+            what = "the certificate would overwrite the C"
+            raise UsageError("BNN020", what, where=str(certificate))
         files[Path(certificate)] = json.dumps(done.certificate.as_json(), indent=1) + "\n"
     _write_all(files)
     return Artifact(header, source, done)
@@ -149,7 +152,7 @@ def compile_in_memory(
     path = Path(model)
     target = target_named(options.target) if options.target else host_target()
     context = Context(target, _sign_zero(options.sign_zero))
-    declared = dict(parse_input_spec(text) for text in options.inputs)
+    declared = _declared(options.inputs)
     name = identifier(options.name or path.name.split(".")[0])
     clock = _Clock()
 
@@ -201,6 +204,14 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[phase] = now - self._last
         self._last = now
+
+
+def _declared(texts: Sequence[str]) -> dict[str, InputSpec]:
+    specs = [parse_input_spec(text) for text in texts]
+    names = [name for name, _ in specs]
+    if len(set(names)) < len(names):
+        raise UsageError("BNN021", "an input is declared twice", where="; ".join(texts))
+    return dict(specs)
 
 
 def _sign_zero(text: str) -> SignZero:

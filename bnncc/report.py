@@ -25,6 +25,7 @@ class LayerReport:
         k, channels: reduction length and output channels.
         weights: "binary" or "real".
         activations: what it reads: "bipolar", "ternary", "u8" or "f32".
+        on_bits: whether it runs as XNOR and popcount.
         reason: why it is not computed on bits, "" if it is.
         kernel: the micro-kernel.
         source_bytes, packed_bytes: of its weights, before and after.
@@ -35,6 +36,7 @@ class LayerReport:
     channels: int
     weights: str
     activations: str
+    on_bits: bool
     reason: str
     kernel: str
     source_bytes: int
@@ -139,6 +141,7 @@ def _layer(source: Graph, lowered: Lowered, node: Node) -> LayerReport:
         channels=weights.shape[0],
         weights="real" if isinstance(kernel.op, RealDense) else "binary",
         activations=x.element.value,
+        on_bits=isinstance(kernel.op, XnorDense),
         reason=refusal,
         kernel=kernel.op.kernel,
         source_bytes=weights.nbytes,

@@ -23,20 +23,20 @@ class Parameter:
     """How C reads a parameter of the expression.
 
     Attributes:
-        text: a literal, or an array's name.
-        indexed: whether it is an array with a row a channel.
+        literals: its values, if they are the same for every channel.
+        array: else the name of an array with a row a channel.
         width: how many values a row has.
     """
 
-    text: str
-    indexed: bool
-    width: int = 1
+    literals: tuple[str, ...]
+    array: str
+    width: int
 
     def at(self, j: int = 0) -> str:
         """Return the C expression of value j for channel c."""
-        if not self.indexed:
-            return self.text if self.width == 1 else f"{self.text}[{j}]"
-        return f"{self.text}[c]" if self.width == 1 else f"{self.text}[c * {self.width}u + {j}u]"
+        if self.literals:
+            return self.literals[j]
+        return f"{self.array}[c]" if self.width == 1 else f"{self.array}[c * {self.width}u + {j}u]"
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def statements(expression: Expression, x: str, parameters: Sequence[Parameter]) 
             case Source.PARAMETER:
                 return parameters[o.index].at()
             case Source.TERM:
-                return lines[o.index].name
+                return f"t{o.index}"
 
     for i, term in enumerate(expression.terms):
         if isinstance(term.op, ew.Step):
             thresholds, levels = (parameters[o.index] for o in term.operands[1:])
-            value: str | None = _ladder(operand(term.operands[0]), thresholds, levels)
-        else:
-            value = _value(term.op, [operand(o) for o in term.operands])
+            lines += _step(f"t{i}", operand(term.operands[0]), thresholds, levels)
+            continue
+        value = _value(term.op, [operand(o) for o in term.operands])
         if value is None:
             raise ValueError(f"{term.op} cannot be written in C")
         c_type = "int" if term.op.result_element is Element.BOOL else "float"
@@ -96,10 +96,16 @@ def statements(expression: Expression, x: str, parameters: Sequence[Parameter]) 
     return lines
 
 
-def _ladder(x: str, thresholds: Parameter, levels: Parameter) -> str:
-    """Return `x >= t1 ? l2 : x >= t0 ? l1 : l0`: thresholds ascend, so the highest comes first."""
-    rungs = [f"{x} >= {thresholds.at(j)} ? {levels.at(j + 1)} : " for j in range(levels.width - 1)]
-    return "".join(reversed(rungs)) + levels.at(0)
+def _step(name: str, x: str, thresholds: Parameter, levels: Parameter) -> list[Statement]:
+    """Return `x >= t1 ? l2 : x >= t0 ? l1 : l0`: thresholds ascend, so the highest comes first.
+
+    The levels stand in variables of their own: where a selection reads an array, gcc 12 makes it
+    the index of one load, which its vectoriser gets wrong from -O3 on (it takes the comparison's
+    all-ones mask for 1). tests/verify/test_run.py holds such models.
+    """
+    read = [Statement("float", f"{name}_{j}", levels.at(j)) for j in range(levels.width)]
+    rungs = [f"{x} >= {thresholds.at(j)} ? {read[j + 1].name} : " for j in range(len(read) - 1)]
+    return [*read, Statement("float", name, "".join(reversed(rungs)) + read[0].name)]
 
 
 def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:

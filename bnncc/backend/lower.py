@@ -175,7 +175,7 @@ class _Lowering:
             parameter, added = self._parameter(blank, "base", rest.pop(0), "thresholds")
             base, constants = parameter.at(), [*constants, *added]
         finish, added = self._finish(blank, op.epilogue, rest, direct=op.direct)
-        macs = x.layout.planes * x.shape[-1] * op.channels
+        macs = x.shape[-1] * op.channels
         return replace(
             blank,
             template="xnor_dense.c.j2",
@@ -249,10 +249,11 @@ class _Lowering:
         """Return how C reads a constant of one row a channel: as a literal where all rows agree."""
         values = self.graph.constants[tensor]
         width = values.shape[-1] if values.ndim > 1 else 1
-        if width == 1 and (values == values.flat[0]).all():
-            return Parameter(literal(values.flat[0]), False), ()
+        rows = values.reshape(-1, width)
+        if (rows == rows[0]).all():
+            return Parameter(tuple(map(literal, rows[0])), "", width), ()
         constant = self._constant(blank, role, tensor, kind)
-        return Parameter(constant.name, values.shape[0] > 1, width), (constant,)
+        return Parameter((), constant.name, width), (constant,)
 
     def _finish(
         self, blank: Layer, epilogue: Epilogue, operands: Sequence[str], *, direct: bool = False
@@ -262,7 +263,7 @@ class _Lowering:
         constants: list[Constant] = []
         used = _used_parameters(epilogue.expression)
         for i, tensor in enumerate(operands[: epilogue.parameters]):
-            parameter = Parameter("", False)
+            parameter = Parameter((), "", 1)
             if i in used:
                 parameter, added = self._parameter(blank, f"p{i}", tensor, "parameters")
                 constants += added
@@ -274,9 +275,8 @@ class _Lowering:
         role = "limits" if direct else "thresholds"
         decisions = self._constant(blank, role, operands[-1], "thresholds")
         comparisons = _comparisons(decisions, result, "<=" if direct else ">=")
-        word_bits = epilogue.word_bits
-        finish = Finish(tuple(lines), result, comparisons, word_bits, blank.y.shape[-1])
-        return finish, (*constants, decisions)
+        finish = Finish(tuple(lines), result, comparisons, epilogue.word_bits, blank.y.shape[-1])
+        return finish, (*constants, *(() if _same_for_all_channels(decisions) else (decisions,)))
 
 
 def _used_parameters(expression: Expression) -> set[int]:
@@ -292,13 +292,19 @@ def _used_parameters(expression: Expression) -> set[int]:
 def _comparisons(decisions: Constant, value: str, relation: str) -> tuple[str, ...]:
     """Return, a plane, the comparisons with thresholds [P, C, T] whose parity is the bit."""
     planes, channels, count = decisions.shape
-    texts = []
-    for p in range(planes):
-        first = f"{p * channels * count}u + " if p else ""
+
+    def threshold(p: int, j: int) -> str:
+        if _same_for_all_channels(decisions):
+            return literal(decisions.values[p, 0, j])
         row = "c" if count == 1 else f"c * {count}u"
-        each = [
-            f"({value} {relation} {decisions.name}[{first}{row}{f' + {j}u' if j else ''}])"
-            for j in range(count)
-        ]
-        texts.append(" ^ ".join(each))
-    return tuple(texts)
+        first = p * channels * count + j
+        return f"{decisions.name}[{f'{first}u + ' if first else ''}{row}]"
+
+    return tuple(
+        " ^ ".join(f"({value} {relation} {threshold(p, j)})" for j in range(count))
+        for p in range(planes)
+    )
+
+
+def _same_for_all_channels(decisions: Constant) -> bool:
+    return bool((decisions.values == decisions.values[:, :1]).all())

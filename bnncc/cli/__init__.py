@@ -1,6 +1,6 @@
 """The command line: `bnncc compile`, `inspect`, `verify`, `explain` and `targets`.
 
-    app       the commands: what they take, and the call each of them makes
+    commands  the commands: what they take, and the call each of them makes
     options   the options that describe a model and how to compile it
     console   stdout for results, stderr for people; numbers and untrusted text made fit to print
     failures  every exception as a message and an exit code
@@ -13,6 +13,6 @@ it: `bnncc --help` loads neither onnx nor onnxruntime.
 
 from __future__ import annotations
 
-from bnncc.cli.app import app, main
+from bnncc.cli.commands import app, main
 
 __all__ = ["app", "main"]

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from bnncc.backend.program import Port
-from bnncc.cli.console import facts, human_bytes, items, plain_table, safe
+from bnncc.cli.console import facts, human_bytes, items, plain_table, safe, show_table
 from bnncc.compiler import Artifact, Compilation, Options
 from bnncc.errors import printable
 from bnncc.ir.text import format_graph
 from bnncc.report import LayerReport, Report
+from bnncc.targets import load_kernels
 
 __all__ = ["artifact_json", "inspection_json", "show_artifact", "show_inspection"]
 
@@ -99,8 +100,8 @@ def _port_text(port: Port) -> str:
 def _show_layers(console: Console, layers: Sequence[LayerReport]) -> None:
     """Print a line for each layer, then why some are not on bits: each reason once, numbered."""
     reasons = list(dict.fromkeys(filter(None, map(_why_not_bits, layers))))
-    columns = [("layer", "name"), ("K x channels", "fixed"), ("weights", "fixed")]
-    columns += [("input", "fixed"), ("kernel", "text"), ("bytes", "fixed")]
+    columns = [("layer", "text"), ("K x channels", "fixed"), ("weights", "fixed")]
+    columns += [("input", "fixed"), ("kernel", "fixed"), ("bytes", "fixed")]
     table = plain_table(*columns, gap=1)
     for layer in layers:
         why = _why_not_bits(layer)
@@ -114,13 +115,17 @@ def _show_layers(console: Console, layers: Sequence[LayerReport]) -> None:
             f"{human_bytes(layer.source_bytes)} -> {human_bytes(layer.packed_bytes)}",
         )
     console.print()
-    console.print(table if layers else Text("The model has no layer with weights."))
+    if layers:
+        show_table(console, table)
+    else:
+        console.print(Text("The model has no layer with weights."))
     items(console, "Not on bits", [(f"({i})", why) for i, why in enumerate(reasons, 1)])
 
 
 def _kernel_text(symbol: str) -> str:
-    """Return a kernel's symbol with a place to break the line: `xnor_dense_1x8_w64 scalar`."""
-    return printable(symbol).removeprefix("bnn_").replace("__", " ")
+    """Return what a kernel computes and the instruction set it is for, short enough for a table."""
+    found = next((kernel for kernel in load_kernels() if kernel.symbol == symbol), None)
+    return f"{found.operation} {found.isa}" if found else printable(symbol)
 
 
 def _why_not_bits(layer: LayerReport) -> str:
@@ -145,7 +150,7 @@ def _sizes(report: Report) -> list[tuple[str, str]]:
     least = report.arena_lower_bound
     return [
         ("layers", f"{len(layers)}: {binary} with binary weights, {on_bits} computed on bits"),
-        ("flash", f"{before:,} bytes -> {after:,}{ratio}"),
+        ("flash", f"{after:,} bytes of constants; the model had {before:,}{ratio}"),
         *kinds,
         ("RAM", f"{report.arena_bytes:,} bytes of arena; no plan takes fewer than {least:,}"),
         ("work", f"{report.binary_macs:,} binary and {report.real_macs:,} real MACs a sample"),

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -25,11 +27,11 @@ __all__ = [
     "print_json",
     "results",
     "safe",
+    "show_table",
 ]
 
 _NARROWEST_CONSOLE = 80
 _LABEL_WIDTH = 11
-_NARROWEST = {"name": 9, "text": 19}
 
 
 class _Console(Console):
@@ -89,8 +91,9 @@ def plain_table(*columns: tuple[str, str], gap: int = 2) -> Table:
     """Return a table without frame, narrow enough for 80 characters.
 
     Args:
-        columns: of each the heading, and how it is laid out: "name" (folds), "text" (wraps between
-            words), "fixed" or "number" (neither).
+        columns: of each the heading, and how it is laid out: "text" folds where the table would
+            get too wide, "fixed" and "number" never do. Rich folds several columns anywhere in a
+            word, so one at most should be text.
         gap: spaces between columns.
     """
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
@@ -100,9 +103,30 @@ def plain_table(*columns: tuple[str, str], gap: int = 2) -> Table:
             justify="right" if layout == "number" else "left",
             no_wrap=layout in ("fixed", "number"),
             overflow="fold",
-            min_width=_NARROWEST.get(layout),
         )
     return table
+
+
+@dataclass(frozen=True)
+class _Unpadded:
+    """A table without the spaces that rich puts behind the last cell of each line."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self.table, options, pad=False):
+            segments = list(line)
+            while segments and not segments[-1].text.strip():
+                segments.pop()
+            yield from segments[:-1]
+            for last in segments[-1:]:
+                yield Segment(last.text.rstrip(), last.style)
+            yield Segment.line()
+
+
+def show_table(console: Console, table: Table) -> None:
+    """Print a table."""
+    console.print(_Unpadded(table))
 
 
 def facts(console: Console, rows: Sequence[tuple[str, str]]) -> None:
@@ -125,4 +149,4 @@ def items(console: Console, title: str, entries: Sequence[tuple[str, str]]) -> N
     console.print()
     if title:
         console.print(Text(title, style="bold"))
-    console.print(grid)
+    show_table(console, grid)

@@ -13,11 +13,18 @@ from bnncc.compiler import Options
 from bnncc.errors import UsageError, printable
 
 __all__ = [
-    "DECLARED_INPUTS",
+    "HERE",
+    "NONE_DECLARED",
     "AsJson",
+    "CertificateFile",
+    "DataFile",
+    "DumpFolder",
     "Inputs",
     "ModelFile",
     "Name",
+    "OutputFolder",
+    "Samples",
+    "Seed",
     "Shapes",
     "SignOfZero",
     "TargetName",
@@ -26,8 +33,11 @@ __all__ = [
 
 _SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,9}(x[1-9][0-9]{0,9})*)", re.DOTALL)
 
-DECLARED_INPUTS: list[str] = []
+NONE_DECLARED: list[str] = []
 """The default of options that may be given several times. Never changed."""
+
+HERE = Path()
+"""The current folder."""
 
 ModelFile = Annotated[
     Path, typer.Argument(metavar="MODEL", help="The trained network, an ONNX file.")
@@ -74,6 +84,35 @@ Shapes = Annotated[
         help="The shape of an input whose size the model leaves open; may be given several times.",
         show_default=False,
     ),
+]
+OutputFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="The folder that NAME.h and NAME.c are written to."
+    ),
+]
+CertificateFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write what was proven of each layer, as JSON."),
+]
+DumpFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write the graph after every pass, as text."),
+]
+DataFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        help="Samples: arrays by input name, perhaps with `labels`. All of them are used.",
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="How many random samples.  [default: 256]"),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Which random samples.  [default: 0]"),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for other programs to read.")

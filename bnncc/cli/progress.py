@@ -31,12 +31,8 @@ def progress_bar(
     if not console.is_terminal:
         yield lambda _what, _done, _total: None
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
-    )
+    text = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), text, BarColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task("starting", total=None)
     lock = threading.Lock()
@@ -48,8 +44,8 @@ def progress_bar(
                 bar.start()
 
     def report(what: str, done: int, total: int) -> None:
-        text = printable(what.replace("_", " "))
-        bar.update(task, description=text, completed=done, total=total)
+        description = printable(what.replace("_", " "))
+        bar.update(task, description=description, completed=done, total=total)
 
     timer = threading.Timer(patience, show)
     timer.daemon = True

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from bnncc.cli.console import items, plain_table, print_json
+from bnncc.cli.console import items, plain_table, print_json, show_table
 from bnncc.errors import EXPLANATIONS, UsageError, printable
 from bnncc.targets import TARGETS, Kernel, Target, host_target, load_kernels, select
 
@@ -67,7 +67,7 @@ def list_targets(console: Console, *, as_json: bool) -> None:
         kernels = "\n".join(kernel.symbol for kernel in _kernels(target))
         name = Text(target.name, style="bold green" if here else "bold")
         table.add_row(name, f"{target.word_bits}-bit", description, kernels)
-    console.print(table)
+    show_table(console, table)
 
 
 def _kernels(target: Target) -> list[Kernel]:

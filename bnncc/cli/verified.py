@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnncc.cli.console import facts, items, plain_table
+from bnncc.cli.console import facts, items, plain_table, show_table
 from bnncc.cli.failures import diagnostics_json, show_diagnostics
 from bnncc.errors import Diagnostic, UsageError, VerificationError, printable
 
@@ -56,7 +56,7 @@ def show_verification(console: Console, verification: Verification, model: Path)
     for table in (_layer_table(verification), _output_table(verification)):
         if table.rows:
             console.print()
-            console.print(table)
+            show_table(console, table)
     if accuracies := _accuracies(verification):
         console.print()
         facts(console, accuracies)
@@ -98,7 +98,7 @@ def _inner_layers(verification: Verification) -> list[LayerCheck]:
 
 def _layer_table(verification: Verification) -> Table:
     headings = ("bits compared", "mismatches", "undecided", "assumed", "C differs")
-    table = plain_table(("layer", "name"), *((heading, "number") for heading in headings))
+    table = plain_table(("layer", "text"), *((heading, "number") for heading in headings))
     for check in _inner_layers(verification):
         table.add_row(
             printable(check.name),
@@ -113,7 +113,7 @@ def _layer_table(verification: Verification) -> Table:
 
 def _output_table(verification: Verification) -> Table:
     headings = ("values", "mismatches", "C differs", "largest error", "same top-1")
-    table = plain_table(("output", "name"), *((heading, "number") for heading in headings))
+    table = plain_table(("output", "text"), *((heading, "number") for heading in headings))
     for check in verification.outputs:
         table.add_row(
             printable(check.name),

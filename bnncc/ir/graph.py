@@ -178,7 +178,7 @@ class Rewrite:
     def bypass(self, node: Node, name: str) -> None:
         """Remove `node`, whose one result equals the tensor `name`; its readers read that."""
         self._replaced[node.name] = ()
-        self._aliases[node.output] = self._aliases.get(name, name)
+        self._aliases[node.output] = name
 
     def fix(self, node: Node, value: Array) -> None:
         """Remove `node`, whose one result is always `value`, and make that a constant."""
@@ -206,11 +206,17 @@ class Rewrite:
             )
         )
 
+    def _resolved(self, name: str) -> str:
+        """Return the tensor that stands for `name` once all bypassed nodes are gone."""
+        while name in self._aliases:
+            name = self._aliases[name]
+        return name
+
     def _renamed(self, node: Node) -> Node:
         """Return the node with inputs that were bypassed replaced; itself if there are none."""
         if self._aliases.keys().isdisjoint(node.inputs):
             return node
-        inputs = tuple(self._aliases.get(name, name) for name in node.inputs)
+        inputs = tuple(map(self._resolved, node.inputs))
         return Node(node.op, node.name, inputs, node.outputs, node.origin)
 
 

@@ -37,7 +37,7 @@ def _name(name: str) -> str:
 
 def _content(array: Array) -> str:
     if array.size <= _SHORT:
-        return np.array2string(array, separator=", ", max_line_width=1 << 20).replace("\n", "")
+        return str(array.tolist())  # Python prints floats so that they read back the same
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return f"sha256:{digest[:16]}"
 

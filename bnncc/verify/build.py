@@ -25,6 +25,21 @@ _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared")
 _HARNESS = "bnn_harness.c"  # no model can be called that: identifiers never start with bnn_
 _TIMEOUT_S = 900.0
+# What changes results, or switches the whole process that loads the library to flush-to-zero. The
+# generated C refuses some of these itself, but no compiler tells it about all.
+_INEXACT = frozenset(
+    {
+        "-Ofast",
+        "-fassociative-math",
+        "-ffast-math",
+        "-ffinite-math-only",
+        "-fno-signed-zeros",
+        "-freciprocal-math",
+        "-fsingle-precision-constant",
+        "-funsafe-math-optimizations",
+        "-mdaz-ftz",
+    }
+)
 _SHOWN_LINES = 20
 _INDENT = "\n         "  # lines up with what follows `why:` in a printed Diagnostic
 
@@ -119,6 +134,8 @@ def build_library(
         OSError: the folder cannot be written.
     """
     command = find_compiler(compiler)
+    flags = (*_FLAGS, *host_flags(command, compilation.target), *_environment_flags())
+    _refuse_inexact((*command[1:], *flags))
     name = compilation.program.name
     texts = {
         f"{name}.h": compilation.header,
@@ -128,7 +145,6 @@ def build_library(
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     library = folder / "model.so"
-    flags = (*_FLAGS, *host_flags(command, compilation.target), *_environment_flags())
     arguments = [*command, *flags, os.fspath(folder / _HARNESS), "-o", os.fspath(library)]
     status, output = _run(arguments, timeout_s)
     if status != 0 or not library.is_file():
@@ -137,7 +153,8 @@ def build_library(
             f"the C compiler rejected the code of {name}",
             where=_without(folder, shlex.join(arguments)),
             why=_tail(_without(folder, output)) or f"it ended with status {status} and no message",
-            help="try another compiler with CC=...; CFLAGS, if set, must suit it",
+            help="CFLAGS, if set, must suit the compiler; CC names another one; a missing header "
+            "means that the C library's development files are not installed (Debian: libc6-dev)",
         )
     return library
 
@@ -149,6 +166,17 @@ def _environment_flags() -> list[str]:
     except ValueError as error:
         what = f'CFLAGS cannot be read: "{printable(text)}"'
         raise ToolchainError("BNN041", what, why=str(error)) from None
+
+
+def _refuse_inexact(flags: tuple[str, ...]) -> None:
+    found = [flag for flag in flags if flag in _INEXACT]
+    if found:
+        raise ToolchainError(
+            "BNN041",
+            f"{' '.join(found)} would change results",
+            where="CFLAGS, or the compiler's own arguments",
+            help="leave it out; the generated C promises the same bits whatever compiles it",
+        )
 
 
 def _run(arguments: list[str], timeout_s: float) -> tuple[int, str]:

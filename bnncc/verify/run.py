@@ -48,7 +48,7 @@ def load(artifact: Artifact | Compilation, *, compiler: str = "") -> CompiledMod
         raise ToolchainError(
             "BNN050",
             "there is no temporary folder to build the C in",
-            where=printable(str(error.filename or tempfile.gettempdir())),
+            where=printable(str(error.filename or "")),
             why=error.strerror or str(error),
             help="point TMPDIR to a folder that can be written to",
         ) from None
@@ -110,8 +110,8 @@ class CompiledModel:
         """Return the outputs for a batch of samples: an array, or a tuple if there are several.
 
         Args:
-            inputs: float32 or uint8 [N, ...], as `self.inputs` says, N >= 0.
-            named: the same, by the input's name in the source model.
+            *inputs: float32 or uint8 [N, ...], as `self.inputs` says, N >= 0.
+            **named: the same, by the input's name in the source model.
 
         Raises:
             UsageError: BNN042, an array is missing or has another shape or element type.
@@ -132,7 +132,7 @@ class CompiledModel:
         """
         arrays, outputs = self._prepared(inputs, named)
         samples = len(outputs[0])
-        trace = np.zeros(samples, self._trace)
+        trace = _unwritten((samples,), self._trace)
         pointers = self._pointers(arrays, outputs)
         buffer = self._ffi.from_buffer(trace)
         self._check(self._c.bnn_harness_trace(samples, *pointers, buffer))
@@ -144,11 +144,12 @@ class CompiledModel:
         """Return how long the C takes for one sample: the fastest run of the batch, divided by N.
 
         Args:
-            inputs, named: as for a call, N >= 1. Small models need a batch that takes microseconds.
+            *inputs: as for a call, N >= 1. Small models need a batch that takes microseconds.
             repeats: how many times to run it, at least 1.
+            **named: as for a call.
 
         Raises:
-            As for a call.
+            UsageError, ToolchainError: as for a call.
         """
         arrays, outputs = self._prepared(inputs, named)
         samples = len(outputs[0])
@@ -166,14 +167,14 @@ class CompiledModel:
         self, inputs: Sequence[npt.ArrayLike], named: Mapping[str, npt.ArrayLike]
     ) -> tuple[list[Array], tuple[Array, ...]]:
         """Return the checked inputs and as yet empty outputs, all with the same batch."""
-        given = self._bound(inputs, named)
-        arrays = [_checked(spec, value) for spec, value in zip(self.inputs, given, strict=True)]
-        batches = {len(array) for array in arrays} or {1}
-        if len(batches) > 1:
-            each = ", ".join(f"{printable(s.name)}: {len(a)}" for s, a in zip(self.inputs, arrays))
+        given = zip(self.inputs, self._bound(inputs, named), strict=True)
+        arrays = [_checked(spec, value) for spec, value in given]
+        samples = len(arrays[0])  # a model has an input: without one there is nothing to compile
+        if any(len(array) != samples for array in arrays):
+            batches = zip(self.inputs, arrays, strict=True)
+            each = ", ".join(f"{printable(spec.name)}: {len(array)}" for spec, array in batches)
             raise UsageError("BNN042", "the inputs have different batches", where=each)
-        (samples,) = batches
-        return arrays, tuple(np.zeros((samples, *s.shape), s.dtype) for s in self.outputs)
+        return arrays, tuple(_unwritten((samples, *s.shape), s.dtype) for s in self.outputs)
 
     def _bound(
         self, inputs: Sequence[npt.ArrayLike], named: Mapping[str, npt.ArrayLike]
@@ -234,6 +235,13 @@ def _described(dtype: np.dtype[Any], shape: Sequence[object]) -> str:
     return f"{dtype} [{', '.join(map(str, shape))}]"
 
 
+def _unwritten(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array of rubbish, so that an element which the C leaves out does not look right."""
+    array = np.empty(shape, dtype)
+    array.view(np.uint8)[...] = 0xA5
+    return array
+
+
 def _checked(spec: TensorSpec, value: npt.ArrayLike) -> Array:
     """Return an input as a contiguous, aligned array of exactly the element type that C reads."""
     try:
@@ -241,25 +249,27 @@ def _checked(spec: TensorSpec, value: npt.ArrayLike) -> Array:
     except ValueError as error:  # rows of different lengths
         what = f'input "{printable(spec.name)}" is not an array'
         raise UsageError("BNN042", what, why=str(error)) from None
-    what = ""
     if array.dtype.newbyteorder("=") != spec.dtype:
-        what, help = "element type", _dtype_help(spec)
-    elif array.shape[1:] != spec.shape or array.ndim == 0:
-        alone = array.shape == spec.shape
-        what = "shape"
-        help = "give a single sample a batch axis: x[np.newaxis]" if alone else ""
-    if what:
-        raise UsageError(
-            "BNN042",
-            f'input "{printable(spec.name)}" has the wrong {what}',
-            why=f"expected {_described(spec.dtype, ('N', *spec.shape))}, "
-            f"given {_described(array.dtype, array.shape)}",
-            help=help,
-        )
+        raise _misfit(spec, array, "element type", _dtype_help(spec))
+    if array.shape == spec.shape:
+        raise _misfit(spec, array, "shape", "give a single sample a batch axis: x[np.newaxis]")
+    if array.ndim == 0 or array.shape[1:] != spec.shape:
+        raise _misfit(spec, array, "shape")
     return np.require(array, spec.dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _misfit(spec: TensorSpec, array: Array, what: str, help: str = "") -> UsageError:
+    expected = _described(spec.dtype, ("N", *spec.shape))
+    given = _described(array.dtype, array.shape)
+    return UsageError(
+        "BNN042",
+        f'input "{printable(spec.name)}" has the wrong {what}',
+        why=f"expected {expected}, given {given}",
+        help=help,
+    )
 
 
 def _dtype_help(spec: TensorSpec) -> str:
     if spec.dtype == np.float32:
-        return "x.astype(np.float32); bnncc does not convert silently, since that rounds"
+        return "x.astype(np.float32); nothing is converted silently, since that can change values"
     return "give the integer codes that --input declared; casting real values would truncate them"

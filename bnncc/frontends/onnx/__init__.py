@@ -12,7 +12,8 @@ import onnx
 from bnncc.errors import UnsupportedModelError
 from bnncc.frontends.onnx.build import build_graph, unsupported
 from bnncc.frontends.onnx.constants import fold, live_nodes
-from bnncc.frontends.onnx.normalise import check, normalise_model, outline
+from bnncc.frontends.onnx.normalise import normalise_model
+from bnncc.frontends.onnx.outline import check, outline
 from bnncc.frontends.onnx.read import read_model
 from bnncc.ir.graph import Graph
 
@@ -57,7 +58,7 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
     if found:
         raise UnsupportedModelError.of(found)
     check(outlined)
-    outlined.nodes = live_nodes(outlined)
+    outlined.nodes = live_nodes(outlined.nodes, outlined.outputs)
     types = fold(outlined)
     graph = build_graph(outlined, types, path.stem)
     _polish(source, graph)
@@ -65,7 +66,12 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
 
 
 def _polish(source: onnx.ModelProto, graph: Graph) -> None:
-    """Make `source` a model that ONNX Runtime loads: it is stricter than the ONNX specification."""
+    """Make `source` a model that ONNX Runtime loads, which is stricter than ONNX, as we are not."""
+    nodes = list(source.graph.node)
+    live = {id(node) for node in live_nodes(nodes, graph.outputs)}
+    for i in reversed(range(len(nodes))):
+        if id(nodes[i]) not in live:
+            del source.graph.node[i]  # nobody has looked at it
     taken: set[str] = set()
     for node in source.graph.node:
         if node.name in taken:

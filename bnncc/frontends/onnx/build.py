@@ -9,7 +9,7 @@ import onnx
 
 from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError
 from bnncc.frontends.onnx.constants import live_nodes
-from bnncc.frontends.onnx.normalise import Outline, ValueType
+from bnncc.frontends.onnx.outline import Outline, ValueType
 from bnncc.frontends.onnx.report import Refusal, element_name, plural, quoted, where
 from bnncc.frontends.onnx.runtime import STANDARD_DOMAINS
 from bnncc.frontends.onnx.site import Damaged, Scope, Site
@@ -39,7 +39,7 @@ def unsupported(outlined: Outline) -> list[Diagnostic]:
         outlined: the graph before folding. It need not be well-formed: the checker refuses graphs
             with operators it does not know, so this comes first.
     """
-    live = {id(node) for node in live_nodes(outlined)}
+    live = {id(node) for node in live_nodes(outlined.nodes, outlined.outputs)}
     constants = set(outlined.tensors)
     groups: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     random: list[onnx.NodeProto] = []
@@ -106,9 +106,12 @@ def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) ->
     used = {n for node in outlined.nodes for n in node.input} | set(outlined.outputs)
     found: list[Diagnostic] = []
     for node in outlined.nodes:
-        # What depends on a refused node has no type; reporting it as well would only distract.
+        # What depends on a node of no known type is not looked at: it would only distract.
         if all(n in builder.types or n in outlined.tensors for n in node.input if n):
-            found += _import(Site(scope, node, outlined.opset), types, used)
+            problems = _import(Site(scope, node, outlined.opset), types, used)
+            found += problems
+            if problems:
+                _pretend(builder, node, types)
     found += _interface(outlined, builder, types)
     if found:
         raise UnsupportedModelError.of(dict.fromkeys(found))
@@ -119,17 +122,23 @@ def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) ->
     return graph
 
 
+def _pretend(builder: GraphBuilder, node: onnx.NodeProto, types: Mapping[str, ValueType]) -> None:
+    """Give a refused node's result its type, for the nodes behind it to be looked at as well."""
+    kind = types.get(node.output[0])
+    if kind and kind.known and kind.element in _ELEMENTS:
+        element = Element.F32 if kind.element == onnx.TensorProto.FLOAT else Element.BOOL
+        builder.types[node.output[0]] = TensorType(kind.known, element)
+
+
 def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -> list[Diagnostic]:
     """Append what the site's node says, and return what stood in the way."""
     node = site.node
     try:
         _check_results(node, types, used)
-        if all(not name or name in site.scope.tensors for name in node.input):
+        is_constant = all(name in site.scope.tensors for name in node.input if name)
+        if is_constant or node.op_type not in TABLE:  # such as Shape, which is constant as a rule
             what = f"{node.op_type} cannot be computed at compile time"
             raise Refusal("BNN008", what, why="the size of its result is not known before")
-        if node.op_type not in TABLE:  # Shape and Size, which are constant as a rule
-            what = f"{node.op_type} of a tensor whose shape is not known"
-            raise Refusal("BNN008", what, why="C code has fixed shapes")
         TABLE[node.op_type](site)
     except Refusal as refusal:
         return [refusal.diagnostic(where([node]))]

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from bnncc.errors import Diagnostic, UnsupportedModelError
 from bnncc.frontends.onnx import runtime
-from bnncc.frontends.onnx.normalise import Outline, ValueType, infer
+from bnncc.frontends.onnx.outline import Outline, ValueType, infer
 from bnncc.frontends.onnx.read import ITEM_BYTES, MAX_TENSOR_BYTES
 from bnncc.frontends.onnx.report import library_text, plural, quoted, where
 from bnncc.ir.types import Array
@@ -31,20 +31,20 @@ _BOUNDED_BY_OPERAND = frozenset({"Compress", "NonZero", "Unique"})
 _MOST_ROUNDS = 50
 
 
-def live_nodes(outlined: Outline) -> list[onnx.NodeProto]:
-    """Return the nodes that some graph output depends on, in the model's order.
+def live_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that some of `outputs` depends on, in their order.
 
     The graph may still be ill-formed.
     """
-    producers = {name: i for i, node in enumerate(outlined.nodes) for name in node.output}
+    producers = {name: i for i, node in enumerate(nodes) for name in node.output}
     seen: set[int] = set()
-    waiting = list(outlined.outputs)
+    waiting = list(outputs)
     while waiting:
         index = producers.get(waiting.pop())
         if index is not None and index not in seen:
             seen.add(index)
-            waiting.extend(outlined.nodes[index].input)
-    return [outlined.nodes[i] for i in sorted(seen)]
+            waiting.extend(nodes[index].input)
+    return [nodes[i] for i in sorted(seen)]
 
 
 def fold(outlined: Outline) -> dict[str, ValueType]:
@@ -132,7 +132,7 @@ def _fold_round(
     outlined.nodes = [node for node in outlined.nodes if id(node) not in folded]
     needed = {name for node in ready for name in node.input}
     # A transposed weight costs nothing as a view, and the linear layer transposes it back.
-    views = [n for n in ready if n.op_type == "Transpose" and n.output[0] not in needed]
+    views = [node for node in ready if node.output[0] not in needed and _is_view(node, types)]
     viewed = {id(node) for node in views}
     wanted = {name for node in (*outlined.nodes, *views) for name in node.input}
     wanted.update(outlined.outputs)
@@ -147,11 +147,22 @@ def _fold_round(
     if found:
         raise UnsupportedModelError.of(found)
     for node in views:
-        axes = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-        outlined.tensors[node.output[0]] = outlined.tensors[node.input[0]].transpose(axes)
+        outlined.tensors[node.output[0]] = outlined.tensors[node.input[0]].transpose(_axes(node))
     used = {name for node in outlined.nodes for name in node.input} | set(outlined.outputs)
     outlined.tensors = {n: array for n, array in outlined.tensors.items() if n in used}
     _check_total(sum(array.nbytes for array in outlined.tensors.values()), [])
+
+
+def _axes(node: onnx.NodeProto) -> list[int] | None:
+    return next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+
+
+def _is_view(node: onnx.NodeProto, types: Mapping[str, ValueType]) -> bool:
+    """Whether the node is a transposition, and a valid one, which shape inference does not see."""
+    if node.op_type != "Transpose":
+        return False
+    axes, shape = _axes(node), types[node.input[0]].known
+    return axes is None or (shape is not None and sorted(axes) == list(range(len(shape))))
 
 
 def _check_total(size: int, nodes: Sequence[onnx.NodeProto]) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
+import onnx.checker
+import onnx.shape_inference
 
 from bnncc.errors import Diagnostic, printable
 
 __all__ = [
+    "LIBRARY_ERRORS",
     "Refusal",
     "dimensions",
     "element_name",
@@ -21,6 +24,17 @@ __all__ = [
     "quoted",
     "where",
 ]
+
+LIBRARY_ERRORS = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+)
+"""What the onnx library raises for models it does not like."""
 
 _LONGEST_TEXT = 300
 

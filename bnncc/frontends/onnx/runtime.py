@@ -54,9 +54,7 @@ def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     return run_session(open_session(model), feeds)
 
 
-def run_session(
-    session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]
-) -> list[Array]:
+def run_session(session: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> list[Array]:
     """Return the outputs of a session, in the model's order."""
     results: list[Array] = session.run(None, dict(feeds), _run_options())
     return results

@@ -165,7 +165,12 @@ def _clip(site: Site) -> None:
 
 def _bound(site: Site, name: str, index: int, missing: float) -> float:
     """Return one of Clip's bounds, which may be infinite."""
-    value = float(site.array(index).reshape(-1)[0]) if site.has(index) else site.raw(name, missing)
+    value = float(site.raw(name, missing))
+    if site.has(index):
+        array = site.array(index)
+        if array.size != 1:
+            raise Refusal("BNN008", f"the bound {name} of Clip is a tensor of {array.size} values")
+        value = float(array.reshape(()))
     if np.isnan(value):
         raise Refusal("BNN009", f"the bound {name} of Clip is NaN")
     return value
@@ -212,15 +217,20 @@ def _flatten(site: Site) -> None:
     x = site.type_of(site.operand(0)).shape
     axis = site.attribute("axis", 1)
     axis += len(x) if axis < 0 else 0
+    if not 0 <= axis <= len(x):
+        raise Refusal("BNN003", f"Flatten of {list(x)} at axis {axis}")
     _reshape_to(site, [int(np.prod(x[:axis])), int(np.prod(x[axis:]))])
 
 
 def _squeeze(site: Site) -> None:
     x = site.type_of(site.operand(0)).shape
     axes = site.integers("axes", 1)
-    gone = {axis % len(x) for axis in axes} if axes is not None else set(range(len(x)))
     if axes is None:
-        gone = {axis for axis in gone if x[axis] == 1}
+        gone = {axis for axis, size in enumerate(x) if size == 1}
+    else:
+        gone = {axis + len(x) if axis < 0 else axis for axis in axes}
+    if not gone <= set(range(len(x))):
+        raise Refusal("BNN003", f"Squeeze of {list(x)} at axes {axes}")
     _reshape_to(site, [size for axis, size in enumerate(x) if axis not in gone])
 
 
@@ -228,7 +238,9 @@ def _unsqueeze(site: Site) -> None:
     x = site.type_of(site.operand(0)).shape
     axes = site.integers("axes", 1) or []
     rank = len(x) + len(axes)
-    added = {axis % rank for axis in axes}
+    added = {axis + rank if axis < 0 else axis for axis in axes}
+    if len(added) != len(axes) or not added <= set(range(rank)):
+        raise Refusal("BNN003", f"Unsqueeze of {list(x)} at axes {axes}")
     sizes = iter(x)
     _reshape_to(site, [1 if axis in added else next(sizes) for axis in range(rank)])
 

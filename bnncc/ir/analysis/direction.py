@@ -81,7 +81,8 @@ def _with_parameters(term: Term, d: Sequence[Array], parameters: Sequence[Array 
         case ew.Mul():
             return _product(d, parameters)
         case ew.Div() if parameters[1] is not None:
-            return _times(d[0], np.sign(parameters[1]))
+            quotient = _times(d[0], np.sign(parameters[1]))
+            return np.where(parameters[1] == 0, UNKNOWN, quotient)  # 0 / 0 is no number
         case ew.PRelu() if parameters[1] is not None:
             return _unless_constant(d[0], parameters[1] >= 0)
         case ew.BatchNormalization() as op:

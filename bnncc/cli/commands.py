@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,11 +13,18 @@ from bnncc.cli import compiled, reference, verified
 from bnncc.cli.console import print_json, results
 from bnncc.cli.failures import exit_code, reported
 from bnncc.cli.options import (
-    DECLARED_INPUTS,
+    HERE,
+    NONE_DECLARED,
     AsJson,
+    CertificateFile,
+    DataFile,
+    DumpFolder,
     Inputs,
     ModelFile,
     Name,
+    OutputFolder,
+    Samples,
+    Seed,
     Shapes,
     SignOfZero,
     TargetName,
@@ -74,23 +80,14 @@ def _top(
 def _compile(
     model: ModelFile,
     *,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Where NAME.h and NAME.c go."),
-    ] = Path(),
+    output: OutputFolder = HERE,
     name: Name = "",
     target: TargetName = "",
-    inputs: Inputs = DECLARED_INPUTS,
+    inputs: Inputs = NONE_DECLARED,
     sign_zero: SignOfZero = "auto",
-    shapes: Shapes = DECLARED_INPUTS,
-    certificate: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write what was proven of each layer, as JSON."),
-    ] = None,
-    dump_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write the graph after every pass, as text."),
-    ] = None,
+    shapes: Shapes = NONE_DECLARED,
+    certificate: CertificateFile = None,
+    dump_dir: DumpFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile MODEL to two C files, NAME.h and NAME.c."""
@@ -119,9 +116,9 @@ def _inspect(
     *,
     name: Name = "",
     target: TargetName = "",
-    inputs: Inputs = DECLARED_INPUTS,
+    inputs: Inputs = NONE_DECLARED,
     sign_zero: SignOfZero = "auto",
-    shapes: Shapes = DECLARED_INPUTS,
+    shapes: Shapes = NONE_DECLARED,
     graph: Annotated[
         bool, typer.Option("--graph", help="Also print the packed graph, operation by operation.")
     ] = False,
@@ -146,23 +143,12 @@ def _verify(
     *,
     name: Name = "",
     target: TargetName = "",
-    inputs: Inputs = DECLARED_INPUTS,
+    inputs: Inputs = NONE_DECLARED,
     sign_zero: SignOfZero = "auto",
-    shapes: Shapes = DECLARED_INPUTS,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz",
-            help="Samples: arrays by input name, perhaps with `labels`. All of them are used.",
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="How many random samples.  [default: 256]"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Which random samples.  [default: 0]")
-    ] = None,
+    shapes: Shapes = NONE_DECLARED,
+    data: DataFile = None,
+    samples: Samples = None,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Build the C here, and compare it with MODEL bit by bit.
