@@ -15,7 +15,7 @@ from bnncc.errors import (
 )
 from bnncc.report import Report
 from bnncc.targets import TARGETS, Target
-from bnncc.verify.api import load, verify
+from bnncc.verification.api import load, verify
 
 __all__ = [
     "TARGETS",

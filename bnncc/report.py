@@ -15,6 +15,8 @@ from bnncc.pipeline import Lowered
 
 __all__ = ["LayerReport", "Report", "make_report"]
 
+_LAYERS = (XnorDense, SignSum, RealDense)
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -104,7 +106,8 @@ def make_report(
         notes: the frontend's.
         seconds: by phase.
     """
-    layers = [_layer(source, lowered, n) for n in source.nodes if isinstance(n.op, MatMul)]
+    linear = (_layer(source, lowered, n) for n in source.nodes if isinstance(n.op, MatMul))
+    layers = [layer for layer in linear if layer]
     refusals = tuple((", ".join(map(printable, r.origin)), r.reason) for r in lowered.refusals)
     return Report(
         model=program.name,
@@ -123,14 +126,19 @@ def make_report(
     )
 
 
-def _layer(source: Graph, lowered: Lowered, node: Node) -> LayerReport:
+def _layer(source: Graph, lowered: Lowered, node: Node) -> LayerReport | None:
+    """Return one layer's row; None where nothing needed the layer, and it is gone."""
     weights = source.types[node.inputs[1]]
     kernel = next(
-        n
-        for n in lowered.graph.nodes
-        if isinstance(n.op, (XnorDense, SignSum, RealDense)) and set(node.origin) <= set(n.origin)
+        (
+            n
+            for n in lowered.graph.nodes
+            if isinstance(n.op, _LAYERS) and set(node.origin) <= set(n.origin)
+        ),
+        None,
     )
-    assert isinstance(kernel.op, (XnorDense, SignSum, RealDense))  # filtered above
+    if kernel is None or not isinstance(kernel.op, _LAYERS):
+        return None
     x, packed = (lowered.graph.types[name] for name in kernel.inputs[:2])
     refusal = next((r.reason for r in lowered.refusals if r.origin == node.origin), "")
     if isinstance(kernel.op, SignSum):

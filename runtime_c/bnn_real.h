@@ -5,29 +5,52 @@
 #include "bnn_config.h"
 
 /* C lets a compiler contract a * b + c into one fused multiply-add, which rounds once where the
- * model rounds twice. gcc does so by default, across statements and after inlining; clang does so by
- * default within one expression. These switch it off for the rest of the file. (clang's
- * -ffp-contract=fast, unlike its default, disregards every pragma, as -ffast-math does: do not
- * compile with it. `bnncc verify` with the same CFLAGS shows whether a build keeps the bits.) */
+ * model rounds twice. gcc does so by default, across statements and after inlining; the pragma
+ * switches it off for the rest of the file. clang does so by default within one expression, and
+ * everywhere with -ffp-contract=fast, which disregards pragmas and of which no macro tells: a zero
+ * that it cannot see through, or-ed into the product's bits, keeps the sum apart. The asm has no
+ * effect and leaves every loop, so that the loop is still vectorised. Other compilers get a volatile
+ * product. */
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
+#define BNN_ROUNDED
+BNN_INLINE uint32_t bnn_opaque_zero(void) {
+  uint32_t zero = 0;
+  __asm__("" : "+r"(zero));
+  return zero;
+}
 #elif defined(__GNUC__)
+#define BNN_ROUNDED
 #pragma GCC optimize("fp-contract=off")
+#else
+#define BNN_ROUNDED volatile
 #endif
 
 /* The product, rounded on its own. */
 BNN_INLINE float bnn_mul(float a, float b) {
-  return a * b;
+  BNN_ROUNDED float product = a * b;
+#if defined(__clang__)
+  uint32_t bits;
+  __builtin_memcpy(&bits, &product, sizeof bits);
+  bits |= bnn_opaque_zero();
+  __builtin_memcpy(&product, &bits, sizeof bits);
+#endif
+  return product;
 }
 
 /* The real value of an accumulator: one rounding to double for each operation, one to float. */
 BNN_INLINE float bnn_dequantize(int32_t n, double scale, double shift) {
-  const double product = (double)n * scale;
+  BNN_ROUNDED double product = (double)n * scale;
+#if defined(__clang__)
+  uint64_t bits;
+  __builtin_memcpy(&bits, &product, sizeof bits);
+  bits |= bnn_opaque_zero();
+  __builtin_memcpy(&product, &bits, sizeof bits);
+#endif
   return (float)(product + shift);
 }
 
 BNN_INLINE float bnn_relu(float x) {
-  return x > 0.0f ? x : 0.0f;
+  return x < 0.0f ? 0.0f : x;
 }
 
 BNN_INLINE float bnn_abs(float x) {
@@ -39,10 +62,10 @@ BNN_INLINE float bnn_sign(float x) {
   return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f;
 }
 
-/* min(max(x, low), high); the bound itself where x equals it. */
+/* min(max(x, low), high); x itself where it equals a bound. */
 BNN_INLINE float bnn_clip(float x, float low, float high) {
-  const float raised = x > low ? x : low;
-  return raised < high ? raised : high;
+  const float raised = x < low ? low : x;
+  return raised > high ? high : raised;
 }
 
 #if defined(__GNUC__)

@@ -101,7 +101,7 @@ def _step(name: str, x: str, thresholds: Parameter, levels: Parameter) -> list[S
 
     The levels stand in variables of their own: where a selection reads an array, gcc 12 makes it
     the index of one load, which its vectoriser gets wrong from -O3 on (it takes the comparison's
-    all-ones mask for 1). tests/verify/test_run.py holds such models.
+    all-ones mask for 1). tests/verification/test_run.py holds such models.
     """
     read = [Statement("float", f"{name}_{j}", levels.at(j)) for j in range(levels.width)]
     rungs = [f"{x} >= {thresholds.at(j)} ? {read[j + 1].name} : " for j in range(len(read) - 1)]
@@ -143,7 +143,7 @@ def _piecewise(op: ew.Elementwise, o: Sequence[str]) -> str | None:
         case ew.Relu():
             return f"bnn_relu({o[0]})"
         case ew.PRelu():
-            return f"{o[0]} > 0.0f ? {o[0]} : bnn_mul({o[1]}, {o[0]})"
+            return f"{o[0]} < 0.0f ? bnn_mul({o[1]}, {o[0]}) : {o[0]}"
         case ew.LeakyRelu(alpha=alpha):
             return f"{o[0]} >= 0.0f ? {o[0]} : bnn_mul({_f32(alpha)}, {o[0]})"
         case ew.Clip(low=low, high=high):

@@ -156,7 +156,7 @@ def _verify(
     Exit code 3 says that they differ.
     """
     with reported(as_json):
-        from bnncc.verify.api import verify
+        from bnncc.verification.api import verify
 
         options = options_of(
             name=name, target=target, inputs=inputs, sign_zero=sign_zero, shapes=shapes

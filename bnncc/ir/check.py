@@ -6,7 +6,7 @@ W3  recorded types are those that the operations infer
 W4  constants are read-only and stored as their types say
 W5  every node has an origin
 W6  every operation is allowed at the graph's stage
-W7  graph inputs and outputs are distinct, and activations have batch 1
+W7  there are inputs, outputs are results of nodes, none is listed twice; activations have batch 1
 W8  every recorded tensor is used: no stray constants or types
 """
 
@@ -92,6 +92,11 @@ def _interface(graph: Graph) -> Iterator[str]:
     for what, names in (("input", graph.inputs), ("output", graph.outputs)):
         if len(set(names)) != len(names):
             yield f"W7: an {what} is listed twice"
+    if not graph.inputs:
+        yield "W7: there is no input"
+    for name in graph.outputs:
+        if name in graph.types and name not in graph.producers:
+            yield f"W7: output {name} is not the result of a node"
     for name in (*graph.inputs, *(n for node in graph.nodes for n in node.outputs)):
         kind = graph.types.get(name)
         if kind is not None and kind.shape[:1] != (1,):

@@ -61,10 +61,14 @@ def show(
     print(f"input as {takes}: compiled in {seconds:.2f} s")
     print(f"  accuracy      float model {scores.accuracy_reference:.2%}, C {scores.accuracy_c:.2%}")
     print(f"  same answers  {scores.top1_agreement:.0%} of images")
-    print(f"  same bits     {verdict}: {bits} hidden bits compared, {undecided} left open by float32")
+    print(
+        f"  same bits     {verdict}: {bits} hidden bits compared, {undecided} left open by float32"
+    )
     print(f"  size          {report.source_bytes / 1024:.0f} KiB of float weights before,")
-    print(f"                {report.flash_bytes / 1024:.0f} KiB of constants after,"
-          f" {report.arena_bytes} bytes of RAM")
+    print(
+        f"                {report.flash_bytes / 1024:.0f} KiB of constants after,"
+        f" {report.arena_bytes} bytes of RAM"
+    )
     print(f"  speed         {microseconds:.1f} microseconds an image on this machine, one core")
     print(f"  the C         {artifact.header}\n                {artifact.source}\n")
 

@@ -13,9 +13,10 @@ BNN_INLINE void bnn_sign_sum_1x8__scalar(size_t count, const float *BNN_RESTRICT
                                          const uint8_t *BNN_RESTRICT w, float *BNN_RESTRICT sums) {
   float s[8] = {0};
   for (size_t k = 0; k < count; ++k) {
-    const float term[2] = {-x[k], x[k]};
+    const float positive = x[k];
+    const float negative = -positive;
     for (size_t n = 0; n < 8u; ++n) {
-      s[n] += term[((uint32_t)w[k] >> n) & 1u];
+      s[n] += (((uint32_t)w[k] >> n) & 1u) != 0u ? positive : negative;
     }
   }
   for (size_t n = 0; n < 8u; ++n) {

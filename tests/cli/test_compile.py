@@ -13,7 +13,7 @@ from onnx import helper
 from bnncc.cli import compiled
 from bnncc.compiler import Options
 from bnncc.pipeline import PIPELINE
-from bnncc.verify import api
+from bnncc.verification import api
 from tests.cli.builders import files_in, make_model, pure_json, save
 
 

@@ -207,7 +207,9 @@ def test_no_memory(run, model, monkeypatch):
 
 def test_interrupted(tmp_path):
     code = (
-        "import sys, time, bnncc.cli.commands as app\n"
+        "import signal, sys, time, bnncc.cli.commands as app\n"
+        # A job in the background of a shell, as in CI, starts with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(*_):\n"
         "    print('working', flush=True); time.sleep(60)\n"
         "app.compile_in_memory = slow\n"

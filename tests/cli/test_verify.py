@@ -8,8 +8,8 @@ import pytest
 
 from bnncc.cli.verified import _percent
 from bnncc.compiler import Options
-from bnncc.verify import api
-from bnncc.verify.compare import LayerCheck, OutputCheck, Verification
+from bnncc.verification import api
+from bnncc.verification.compare import LayerCheck, OutputCheck, Verification
 from tests.cli.builders import make_model, pure_json, save
 
 

@@ -125,7 +125,7 @@ def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) ->
 def _pretend(builder: GraphBuilder, node: onnx.NodeProto, types: Mapping[str, ValueType]) -> None:
     """Give a refused node's result its type, for the nodes behind it to be looked at as well."""
     kind = types.get(node.output[0])
-    if kind and kind.known and kind.element in _ELEMENTS:
+    if kind and kind.known and kind.known[0] == 1 and kind.element in _ELEMENTS:
         element = Element.F32 if kind.element == onnx.TensorProto.FLOAT else Element.BOOL
         builder.types[node.output[0]] = TensorType(kind.known, element)
 
@@ -134,11 +134,11 @@ def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -
     """Append what the site's node says, and return what stood in the way."""
     node = site.node
     try:
-        _check_results(node, types, used)
         is_constant = all(name in site.scope.tensors for name in node.input if name)
         if is_constant or node.op_type not in TABLE:  # such as Shape, which is constant as a rule
             what = f"{node.op_type} cannot be computed at compile time"
             raise Refusal("BNN008", what, why="the size of its result is not known before")
+        _check_results(node, types, used)
         TABLE[node.op_type](site)
     except Refusal as refusal:
         return [refusal.diagnostic(where([node]))]

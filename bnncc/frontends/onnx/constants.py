@@ -36,7 +36,7 @@ def live_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> list[
 
     The graph may still be ill-formed.
     """
-    producers = {name: i for i, node in enumerate(nodes) for name in node.output}
+    producers = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     seen: set[int] = set()
     waiting = list(outputs)
     while waiting:

@@ -79,7 +79,7 @@ def _bound(term: Term, v: Sequence[Array], e: Sequence[Array], y: Array) -> Arra
             grown = e[0] * (np.abs(v[1]) + e[1]) + e[1] * np.abs(v[0])
             return _rounded_twice(grown, y)
         case ew.Div():
-            return _rounded_twice(e[0] / np.abs(v[1]), y)
+            return _rounded_twice(_quotient(np.abs(v[0]), np.abs(v[1]), e[0], e[1]), y)
         case ew.Add() | ew.Sub():
             return _rounded_twice(e[0] + e[1], y)
         case ew.PRelu():
@@ -89,14 +89,22 @@ def _bound(term: Term, v: Sequence[Array], e: Sequence[Array], y: Array) -> Arra
         case ew.HardSigmoid(alpha=alpha, beta=beta):
             return _rounded_twice(e[0] * abs(alpha), np.abs(y) + abs(beta))
         case ew.Tanh():
-            # No two libraries agree on tanh to the last bit; 4 ulp covers those in use.
-            return e[0] + 8 * UNIT_ROUNDOFF * np.abs(y)
+            # No two libraries agree on tanh to the last bit. ONNX Runtime's was measured up to
+            # 5.2 ulp from the true value, and 1e-43 next to the subnormals: 8 ulp and 2^-140.
+            return e[0] + 16 * UNIT_ROUNDOFF * np.abs(y) + 2.0**-140
         case ew.Identity() | ew.Neg() | ew.Abs() | ew.Relu() | ew.Clip() | ew.Cast():
             return e[0]
         case _:
             # A jump inside the chain: once its operand is uncertain, nothing is known.
             uncertain = np.any(np.broadcast_arrays(*[np.asarray(b) > 0 for b in e]), axis=0)
             return np.where(uncertain, np.inf, 0.0)
+
+
+def _quotient(a: Array, b: Array, e_a: Array, e_b: Array) -> Array:
+    """Bound |a'/b' - a/b| for |a' - a| <= e_a, |b' - b| <= e_b; inf where b' could be 0."""
+    with np.errstate(all="ignore"):
+        moved = (e_a + a.astype(np.float64) / b * e_b) / (b - e_b)
+    return np.where(e_b < b, moved, np.where((e_a > 0) | (e_b > 0), np.inf, 0.0))
 
 
 def _rounded_twice(grown: Array, y: Array) -> Array:

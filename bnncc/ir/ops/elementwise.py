@@ -177,7 +177,7 @@ class Relu(Elementwise):
 
     def compute(self, *operands: Array) -> Array:
         """Return the operand where positive, else 0."""
-        return np.where(operands[0] > 0, operands[0], _F32(0))
+        return np.where(operands[0] < 0, _F32(0), operands[0])
 
 
 @dataclass(frozen=True)
@@ -194,20 +194,20 @@ class LeakyRelu(Elementwise):
 
 @dataclass(frozen=True)
 class PRelu(Elementwise):
-    """y = x where x > 0, fl(slope * x) elsewhere; operands (x, slope)."""
+    """y = fl(slope * x) where x < 0, x elsewhere; operands (x, slope)."""
 
     arity: ClassVar[int] = 2
 
     def compute(self, *operands: Array) -> Array:
         """Return the parametric rectification."""
         x, slope = operands
-        return np.where(x > 0, x, slope * x)
+        return np.where(x < 0, slope * x, x)
 
 
 def _clip(x: Array, low: np.float32, high: np.float32) -> Array:
-    """Return min(max(x, low), high); where x equals a bound, the bound (so -0 at 0 becomes +0)."""
-    raised = np.where(x > low, x, low)
-    return np.where(raised < high, raised, high)
+    """Return min(max(x, low), high); x itself where it equals a bound, or is NaN."""
+    raised = np.where(x < low, low, x)
+    return np.where(raised > high, high, raised)
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class HardSigmoid(Elementwise):
 
 @dataclass(frozen=True)
 class Tanh(Elementwise):
-    """y = tanh(x) within 1 ulp; libraries differ in the last bits, which `rounding` allows for."""
+    """y = tanh(x) within 1 ulp; libraries differ in the last bits, for which `rounding` allows."""
 
     def compute(self, *operands: Array) -> Array:
         """Return the hyperbolic tangent, computed in float64 and rounded."""

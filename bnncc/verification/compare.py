@@ -26,9 +26,9 @@ from bnncc.ir.interpret import run_stored
 from bnncc.ir.ops.linear import BinaryDense, MatMul
 from bnncc.ir.storage import decode, encode
 from bnncc.ir.types import Array, Element
-from bnncc.verify.data import Samples
-from bnncc.verify.oracle import Oracle
-from bnncc.verify.run import CompiledModel
+from bnncc.verification.data import Samples
+from bnncc.verification.oracle import Oracle
+from bnncc.verification.run import CompiledModel
 
 __all__ = ["LayerCheck", "OutputCheck", "Verification", "compare"]
 

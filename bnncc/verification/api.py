@@ -11,8 +11,8 @@ from bnncc.compiler import Artifact, Compilation, Options, Progress, compile_in_
 
 if TYPE_CHECKING:
     from bnncc.ir.types import Array
-    from bnncc.verify.compare import Verification
-    from bnncc.verify.run import CompiledModel
+    from bnncc.verification.compare import Verification
+    from bnncc.verification.run import CompiledModel
 
 __all__ = ["load", "verify"]
 
@@ -27,7 +27,7 @@ def load(compiled: Artifact | Compilation, *, compiler: str = "") -> CompiledMod
     Raises:
         ToolchainError: BNN040 no compiler, BNN041 it failed.
     """
-    from bnncc.verify.run import load as load_compiled  # cffi is needed here alone
+    from bnncc.verification.run import load as load_compiled  # cffi is needed here alone
 
     return load_compiled(compiled, compiler=compiler)
 
@@ -58,9 +58,9 @@ def verify(
         As `compile` and `load`; UsageError BNN061 if the data does not fit. A difference is no
         exception: it is the result's `ok`.
     """
-    from bnncc.verify.build import find_compiler
-    from bnncc.verify.compare import compare  # onnxruntime takes a while to import
-    from bnncc.verify.data import load_samples, random_samples
+    from bnncc.verification.build import find_compiler
+    from bnncc.verification.compare import compare  # onnxruntime takes a while to import
+    from bnncc.verification.data import load_samples, random_samples
 
     if isinstance(model, Artifact):
         compilation = model.compilation

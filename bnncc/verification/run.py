@@ -18,7 +18,7 @@ from bnncc.backend.program import Port, Program
 from bnncc.compiler import Artifact, Compilation
 from bnncc.errors import ToolchainError, UsageError, printable
 from bnncc.ir.types import Array
-from bnncc.verify.build import build_library
+from bnncc.verification.build import build_library
 
 __all__ = ["CompiledModel", "TensorSpec", "load"]
 

@@ -21,7 +21,7 @@ from bnncc.ir.interpret import run_stored
 from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Array, Element, TensorType
-from bnncc.verify.run import CompiledModel, load
+from bnncc.verification.run import CompiledModel, load
 from tests.models import add_sign, batch_norm, compilation, mlp, samples
 
 
@@ -73,6 +73,14 @@ def hidden_output() -> Graph:
     return build.build(["sign0", x])
 
 
+def channel_levels() -> Graph:
+    """A sign after BatchNorm as the output: three levels, of which gamma 0 leaves a channel one."""
+    build = GraphBuilder("levels")
+    x = build.input("x", TensorType((1, 83), Element.F32))
+    x = batch_norm(build, x, 0.5, np.random.default_rng(9), "bn")
+    return build.build([add_sign(build, x, "y", "sign")])
+
+
 GRAPHS = {
     "where": lambda: mlp((784, 65, 33, 10), 1),
     "alpha": lambda: mlp((70, 65, 33, 17), 3, alpha=True),
@@ -86,6 +94,7 @@ GRAPHS = {
     "real": real_layers,
     "two ports": two_ports,
     "hidden output": hidden_output,
+    "channel levels": channel_levels,
 }
 
 

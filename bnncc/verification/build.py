@@ -197,7 +197,7 @@ def _run(arguments: list[str], timeout_s: float) -> tuple[int, str]:
             start_new_session=True,
         )
     except OSError as error:
-        what = f'the C compiler "{printable(arguments[0])}" cannot be started'
+        what = f'the C compiler "{printable(Path(arguments[0]).name)}" cannot be started'
         raise ToolchainError("BNN041", what, why=error.strerror or str(error)) from None
     with process:
         try:

@@ -16,7 +16,7 @@ from bnncc.backend.emit import render
 from bnncc.compiler import Compilation
 from bnncc.errors import ToolchainError
 from bnncc.targets import host_target, target_named
-from bnncc.verify.build import build_library, find_compiler, host_flags
+from bnncc.verification.build import build_library, find_compiler, host_flags
 from tests.models import compilation, mlp
 
 STRICT = "-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Werror"
@@ -267,7 +267,7 @@ def test_a_compiler_that_is_no_program(
     with pytest.raises(ToolchainError) as caught:
         build_library(model, tmp_path)
     assert caught.value.code == "BNN041"
-    assert caught.value.diagnostics[0].what.endswith('/cc" cannot be started')
+    assert caught.value.diagnostics[0].what == 'the C compiler "cc" cannot be started'
     assert caught.value.diagnostics[0].why == "Exec format error"
 
 

@@ -1,0 +1,142 @@
+"""A program that knows nothing of bnncc but the two files of each model.
+
+It reads samples from a file, runs them one by one and writes the results. Every buffer has exactly
+the size that the header names, so that a sanitiser sees one byte too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bnncc.ir.graph import Graph
+from bnncc.ir.types import Array
+from tests.backend.toolchain import write
+from tests.backend.zoo import MODELS, Emitted, emitted
+
+_MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+%(includes)s
+
+typedef int runner(void *const *ports, void *arena);
+
+struct model {
+  const char *name;
+  runner *run;
+  size_t inputs, outputs;
+  size_t bytes[8]; /* of each input, then of each output */
+  size_t arena;
+};
+
+%(runners)s
+static const struct model models[] = {
+%(rows)s};
+
+static void *allocated(size_t bytes) {
+  void *memory = malloc(bytes);
+  if (memory == NULL) {
+    exit(2);
+  }
+  return memory;
+}
+
+int main(int argc, char **argv) {
+  const struct model *m = models;
+  if (argc != 4) {
+    return 3;
+  }
+  while (strcmp(m->name, argv[1]) != 0) {
+    ++m;
+  }
+  FILE *in = fopen(argv[2], "rb");
+  FILE *out = fopen(argv[3], "wb");
+  if (in == NULL || out == NULL) {
+    return 4;
+  }
+  void *ports[8] = {NULL};
+  for (size_t i = 0; i < m->inputs + m->outputs; ++i) {
+    ports[i] = allocated(m->bytes[i]);
+  }
+  void *arena = allocated(m->arena);
+  while (fread(ports[0], 1, m->bytes[0], in) == m->bytes[0]) {
+    for (size_t i = 1; i < m->inputs; ++i) {
+      if (fread(ports[i], 1, m->bytes[i], in) != m->bytes[i]) {
+        return 5;
+      }
+    }
+    /* What the arena holds before must not matter. */
+    void *first[8] = {NULL};
+    for (int pass = 0; pass < 2; ++pass) {
+      memset(arena, pass == 0 ? 0x00 : 0xa5, m->arena);
+      if (m->run(ports, arena) != 0) {
+        return 6;
+      }
+      for (size_t i = m->inputs; i < m->inputs + m->outputs; ++i) {
+        if (pass == 0) {
+          first[i] = allocated(m->bytes[i]);
+          memcpy(first[i], ports[i], m->bytes[i]);
+          memset(ports[i], 0x5a, m->bytes[i]);
+        } else {
+          if (memcmp(first[i], ports[i], m->bytes[i]) != 0) {
+            return 7;
+          }
+          fwrite(ports[i], 1, m->bytes[i], out);
+          free(first[i]);
+        }
+      }
+    }
+  }
+  for (size_t i = 0; i < m->inputs + m->outputs; ++i) {
+    free(ports[i]);
+  }
+  free(arena);
+  fclose(in);
+  return fclose(out) == 0 ? 0 : 8;
+}
+"""
+
+
+def write_sources(folder: Path, target: str, models: Iterable[str] = tuple(MODELS)) -> list[Path]:
+    """Write models and the program's main.c, and return every C file."""
+    chosen = [emitted(model, target) for model in models]
+    includes, runners, rows = [], [], []
+    for e in chosen:
+        ports = (*e.program.inputs, *e.program.outputs)
+        arguments = ", ".join(f"ports[{i}]" for i in range(len(ports)))
+        sizes = ", ".join(f"{_macro(e, p)} * sizeof({p.c_type})" for p in ports)
+        includes.append(f'#include "{e.name}.h"')
+        runners.append(
+            f"static int run_{e.name}(void *const *ports, void *arena) {{\n"
+            f"  return {e.name}_run({arguments}, arena);\n}}\n"
+        )
+        counts = f"{len(e.program.inputs)}, {len(e.program.outputs)}"
+        arena = f"sizeof({e.name}_arena)"
+        rows.append(f'  {{"{e.name}", run_{e.name}, {counts}, {{{sizes}}}, {arena}}},\n')
+    paths = [write(e, folder) for e in chosen]
+    main = folder / "main.c"
+    parts = {"includes": "\n".join(includes), "runners": "\n".join(runners), "rows": "".join(rows)}
+    main.write_text(_MAIN % parts, encoding="utf-8")
+    return [main, *paths]
+
+
+def _macro(e: Emitted, port) -> str:
+    return f"{e.name.upper()}_{port.macro}_SIZE"
+
+
+def to_bytes(graph: Graph, feeds: Mapping[str, Array]) -> bytes:
+    """Return samples as the program reads them: of each sample every input."""
+    arrays = [feeds[name] for name in graph.inputs]
+    return b"".join(array[i].tobytes() for i in range(len(arrays[0])) for array in arrays)
+
+
+def from_bytes(graph: Graph, text: bytes) -> dict[str, Array]:
+    """Return the results that the program wrote, by output."""
+    kinds = [graph.types[name] for name in graph.outputs]
+    sample = np.dtype([(str(i), k.element.dtype, k.shape[1:]) for i, k in enumerate(kinds)])
+    assert len(text) % sample.itemsize == 0
+    table = np.frombuffer(text, sample)
+    return {name: table[str(i)].copy() for i, name in enumerate(graph.outputs)}

@@ -1,0 +1,123 @@
+"""The two files of a model in a program of their own, under sanitisers and on other processors.
+
+Results are those of the interpreter on the packed graph, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bnncc.ir import interpret
+from tests.backend.toolchain import CORTEX_M4, CORTEX_M4F, assert_same_bits, run
+from tests.backend.zoo import MODELS, emitted, inputs
+from tests.e2e.standalone import from_bytes, to_bytes, write_sources
+
+SAMPLES = 60
+CORTEX_M = Path(__file__).parent / "cortex_m"
+SANITISE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+EACH_MODEL = pytest.mark.parametrize("model", MODELS)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One way to build and run the program.
+
+    Attributes:
+        compiler: its name.
+        target: what the C was generated for.
+        flags: for compiling and linking.
+        emulator: what runs the result, if the machine itself does not.
+    """
+
+    compiler: str
+    target: str
+    flags: tuple[str, ...]
+    emulator: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join((Path(self.compiler).name, self.target, *self.emulator))
+
+
+BUILDS = [
+    Build("gcc", "x86-64", ("-O1", "-std=c99", *SANITISE)),
+    Build("clang", "cortex-m4", ("-O1", "-std=c99", *SANITISE)),
+    # Nothing but a level: the dialect in which gcc fuses, and every loop vectorised.
+    Build("gcc", "x86-64", ("-O3", "-march=native")),
+    Build("aarch64-linux-gnu-gcc", "aarch64", ("-O3", "-static"), ("qemu-aarch64",)),
+]
+MORE_BUILDS = [
+    Build("clang", "x86-64", ("-O1", "-std=c99", *SANITISE)),
+    Build("gcc", "cortex-m4", ("-O1", "-std=c99", *SANITISE)),
+    # Reading a byte of the arena that this call has not written is an error.
+    Build("clang", "x86-64", ("-O1", "-g", "-fsanitize=memory", "-fno-sanitize-recover=all")),
+    Build("gcc", "x86-64", ("-O0", "-fsanitize=undefined", "-fno-sanitize-recover=all")),
+    Build("clang", "x86-64", ("-O3", "-march=native", "-ffp-contract=fast")),
+    Build("gcc", "cortex-m4", ("-O3", "-march=native", "-flto")),
+    Build("aarch64-linux-gnu-gcc", "generic", ("-O2", "-static", "-std=c99"), ("qemu-aarch64",)),
+]
+# Run where there is such a compiler; required of nobody.
+if shutil.which("arm-linux-gnueabihf-gcc") and shutil.which("qemu-arm"):
+    flags = ("-O3", "-static", "-mfpu=neon-vfpv4")
+    MORE_BUILDS.append(Build("arm-linux-gnueabihf-gcc", "generic", flags, ("qemu-arm",)))
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory, tool) -> Callable[[Build], Sequence[str]]:
+    """programs(build) is the command that runs the program, built once."""
+    made: dict[Build, Sequence[str]] = {}
+
+    def command(build: Build) -> Sequence[str]:
+        if build not in made:
+            folder = tmp_path_factory.mktemp("standalone")
+            sources = write_sources(folder, build.target)
+            program = folder / "program"
+            run(tool(build.compiler), *build.flags, *sources, "-o", program)
+            made[build] = (*map(tool, build.emulator), str(program))
+        return made[build]
+
+    return command
+
+
+def check(command: Sequence[str], model: str, target: str, folder: Path) -> None:
+    """Run one model's samples through the program and through the interpreter."""
+    graph = emitted(model, target).graph
+    feeds = inputs(graph, SAMPLES, seed=len(model))
+    given, taken = folder / "in.bin", folder / "out.bin"
+    given.write_bytes(to_bytes(graph, feeds))
+    arguments = [*command, model, str(given), str(taken)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-3000:])
+    assert (done.stdout, done.stderr) == ("", "")
+    assert_same_bits(from_bytes(graph, taken.read_bytes()), interpret.run(graph, feeds))
+
+
+@EACH_MODEL
+@pytest.mark.parametrize("build", BUILDS, ids=str)
+def test_standalone(programs, tmp_path: Path, build: Build, model: str) -> None:
+    check(programs(build), model, build.target, tmp_path)
+
+
+@pytest.mark.slow
+@EACH_MODEL
+@pytest.mark.parametrize("build", MORE_BUILDS, ids=str)
+def test_standalone_built_otherwise(programs, tmp_path: Path, build: Build, model: str) -> None:
+    check(programs(build), model, build.target, tmp_path)
+
+
+def test_the_program_tells_right_from_wrong(programs, tmp_path: Path) -> None:
+    # Without this, the tests above would pass on outputs that are compared with themselves.
+    graph = emitted("reals", "x86-64").graph
+    feeds = inputs(graph, 4)
+    given, taken = tmp_path / "in.bin", tmp_path / "out.bin"
+    given.write_bytes(to_bytes(graph, feeds))
+    run(*programs(BUILDS[0]), "reals", given, taken)
+    (name,) = graph.inputs
+    other = {name: feeds[name][::-1]}
+    with pytest.raises(AssertionError):
+        assert_same_bits(from_bytes(graph, taken.read_bytes()), interpret.run(graph, other))

@@ -1,0 +1,625 @@
+"""What a model may not hold: each finding names its node, and all come at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from bnncc.errors import UnsupportedModelError
+from tests.frontends.builders import NODE, assert_agrees, hostile, load, make
+
+F = np.float32
+ONES = np.ones((4, 3), F)
+STATISTICS = {name: np.ones(4, F) for name in ("g", "b", "m", "v")}
+
+
+def refusal(model: onnx.ModelProto, folder: Path) -> str:
+    with pytest.raises(UnsupportedModelError) as caught:
+        load(model, folder)
+    return str(caught.value)
+
+
+def normalised(op: str = "bn", **changes: object) -> onnx.ModelProto:
+    statistics = STATISTICS | {k: v for k, v in changes.items() if k in STATISTICS}
+    attributes = {k: v for k, v in changes.items() if k not in STATISTICS}
+    node = NODE("BatchNormalization", ["x", *statistics], ["y"], name=op, **attributes)
+    return make(node, constants=statistics)
+
+
+def referring() -> onnx.ModelProto:
+    model = make(NODE("LeakyRelu", ["x"], ["y"], alpha=0.1, name="leaky"))
+    model.graph.node[0].attribute[0].ref_attr_name = "slope"
+    return model
+
+
+def twice() -> onnx.ModelProto:
+    model = make(NODE("Abs", ["x"], ["y"]))
+    model.graph.input.append(model.graph.input[0])
+    return model
+
+
+# --- BNN003: contradictions -----------------------------------------------------------------------
+
+CONTRADICTIONS = {
+    "weights of another width": (
+        make(NODE("MatMul", ["x", "w"], ["y"], name="mm"), constants={"w": np.ones((5, 3), F)}),
+        "error[BNN003]: shapes or element types contradict each other\n"
+        '  where: ONNX node "mm"\n'
+        "  why:   Incompatible dimensions for matrix multiplication",
+    ),
+    "a bias of another length": (
+        make(
+            NODE("Gemm", ["x", "w", "b"], ["y"], name="fc"),
+            constants={"w": ONES, "b": np.ones(7, F)},
+        ),
+        "error[BNN003]: operands of Gemm: shapes [1, 3] and [7] do not broadcast\n"
+        '  where: ONNX node "fc"',
+    ),
+    "statistics of another length": (
+        normalised(v=np.ones(7, F)),
+        "error[BNN003]: shapes or element types contradict each other\n"
+        '  where: ONNX node "bn"\n'
+        "  why:   Dimension mismatch in unification between 7 and 4",
+    ),
+    "an axis that is not there": (
+        make(NODE("Squeeze", ["x", "a"], ["y"]), constants={"a": np.array([5])}),
+        "error[BNN003]: shapes or element types contradict each other\n"
+        '  where: ONNX node "Squeeze(y)"\n'
+        "  why:   Unexpected axis value: 5. Expected range [-2, 2)",
+    ),
+    "a cycle": (
+        make(NODE("Add", ["x", "b"], ["a"], name="first"), NODE("Add", ["a", "x"], ["b"])),
+        "error[BNN003]: the onnx checker rejects the model\n"
+        '  where: ONNX node "first"\n'
+        "  why:   Nodes in a graph must be topologically sorted, however input 'b' of node: "
+        'name: "first" OpType: Add is not output of any previous nodes.',
+    ),
+    "an undefined operand": (
+        make(NODE("Add", ["x", "nowhere"], ["y"])),
+        "error[BNN003]: the onnx checker rejects the model\n"
+        '  where: ONNX node "Add(y)"\n'
+        "  why:   Nodes in a graph must be topologically sorted, however input 'nowhere' of node: "
+        'name: "Add(y)" OpType: Add is not output of any previous nodes.',
+    ),
+    "a tensor computed twice": (
+        make(NODE("Abs", ["x"], ["y"]), NODE("Neg", ["x"], ["y"])),
+        "error[BNN003]: the onnx checker rejects the model\n"
+        "  why:   Graph must be in single static assignment (SSA) form, however 'y' has been used "
+        "as output names multiple times.",
+    ),
+    "a constant that is an input": (
+        make(NODE("Constant", [], ["x"], value_float=1.0), NODE("Abs", ["x"], ["y"])),
+        "error[BNN003]: the onnx checker rejects the model\n"
+        "  why:   Graph must be in single static assignment (SSA) form, however 'x' has been used "
+        "as output names multiple times.",
+    ),
+    "an output that nobody computes": (
+        make(NODE("Abs", ["x"], ["y"]), outputs=["z"]),
+        "error[BNN003]: the onnx checker rejects the model\n"
+        "  why:   Graph output 'z' is not an output of any node in graph.",
+    ),
+    "no outputs": (
+        make(NODE("Abs", ["x"], ["y"]), outputs=[]),
+        "error[BNN003]: the model has no outputs",
+    ),
+    "an attribute of a function that is not there": (
+        referring(),
+        "error[BNN003]: attributes refer to those of a function, outside of any\n"
+        '  where: ONNX node "leaky"',
+    ),
+    "two inputs of one name": (
+        twice(),
+        'error[BNN003]: two inputs are called "x"',
+    ),
+    "an axis that Squeeze 9 has not": (
+        make(NODE("Squeeze", ["x"], ["y"], axes=[1, 5]), inputs={"x": [1, 1]}, opset=9),
+        'error[BNN003]: Squeeze of [1, 1] at axes [1, 5]\n  where: ONNX node "Squeeze(y)"',
+    ),
+    "an axis that Unsqueeze 9 has not": (
+        make(NODE("Unsqueeze", ["x"], ["y"], axes=[1, 7]), opset=9),
+        'error[BNN003]: Unsqueeze of [1, 4] at axes [1, 7]\n  where: ONNX node "Unsqueeze(y)"',
+    ),
+    "an axis that Flatten has not": (
+        make(NODE("Flatten", ["x"], ["y"], axis=-(2**63))),
+        "error[BNN003]: Flatten of [1, 4] at axis -9223372036854775806\n"
+        '  where: ONNX node "Flatten(y)"',
+    ),
+    "an attribute that is not there": (
+        make(NODE("Abs", ["x"], ["y"], name="abs", slope=0.1)),
+        "error[BNN003]: the onnx checker rejects the model\n"
+        '  where: ONNX node "abs"\n'
+        "  why:   Unrecognized attribute: slope for operator Abs",
+    ),
+    "operands of two types": (
+        make(NODE("Add", ["x", "i"], ["y"]), constants={"i": np.array([1])}),
+        "error[BNN003]: shapes or element types contradict each other\n"
+        '  where: ONNX node "Add(y)"\n'
+        "  why:   B has inconsistent type tensor(int64)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_contradictions(case: str, tmp_path: Path) -> None:
+    model, expected = CONTRADICTIONS[case]
+    assert refusal(model, tmp_path) == expected
+
+
+def test_outputs_listed_twice(tmp_path: Path) -> None:
+    model = make(NODE("Abs", ["x"], ["y"]))
+    model.graph.output.append(model.graph.output[0])
+    assert refusal(model, tmp_path) == 'error[BNN003]: output "y" is listed twice'
+
+
+@pytest.mark.parametrize("size", [4, 4000])
+def test_two_tensors_of_one_name(size: int, tmp_path: Path) -> None:
+    model = make(NODE("Mul", ["x", "w"], ["y"]), inputs={"x": ["n", size]})
+    model.graph.initializer.extend(
+        helper.make_tensor("w", TensorProto.FLOAT, [size], np.ones(size)) for _ in range(2)
+    )
+    assert refusal(model, tmp_path) == 'error[BNN003]: two tensors are called "w"'
+
+
+def test_sparse_tensors(tmp_path: Path) -> None:
+    model = make(NODE("Abs", ["x"], ["y"]))
+    sparse = model.graph.sparse_initializer.add(dims=[4])
+    sparse.values.CopyFrom(helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0]))
+    assert refusal(model, tmp_path) == 'error[BNN008]: the model has sparse tensors: "s"'
+
+
+def test_node_that_computes_a_constant_again(tmp_path: Path) -> None:
+    for size in (4, 4000):  # a large one takes another way through the frontend
+        model = make(
+            NODE("Abs", ["x"], ["w"]),
+            NODE("Mul", ["x", "w"], ["y"]),
+            inputs={"x": ["n", size]},
+            constants={"w": np.ones(size, F)},
+        )
+        assert refusal(model, tmp_path).startswith("error[BNN003]: the onnx checker rejects")
+
+
+# --- BNN007: operators ----------------------------------------------------------------------------
+
+
+def test_all_unsupported_operators_at_once(tmp_path: Path) -> None:
+    model = make(
+        *(NODE("Foo", [a], [b], name=f"foo{a}") for a, b in ("xa", "ab", "bc", "cd", "de")),
+        NODE("Bar", ["e"], ["f"], domain="my.ops"),
+        NODE("Erf", ["f"], ["g"]),
+        NODE("Transpose", ["g"], ["h"], name="turn"),
+        NODE("LogSoftmax", ["h"], ["y"], name="tail"),
+    )
+    assert refusal(model, tmp_path) == (
+        'error[BNN007]: operator "Foo" is not supported (5 nodes)\n'
+        '  where: ONNX nodes "foox", "fooa", "foob" and 2 more\n'
+        "  help:  say it in operators that bnncc compiles, or compute it outside of the model\n"
+        'error[BNN007]: operator "my.ops.Bar" is not supported (1 node)\n'
+        '  where: ONNX node "Bar(f)"\n'
+        "  help:  export without custom operators, so that standard ones spell out what it does\n"
+        'error[BNN007]: operator "Erf" is not supported (1 node)\n'
+        '  where: ONNX node "Erf(g)"\n'
+        "  help:  say it in operators that bnncc compiles, or compute it outside of the model\n"
+        'error[BNN007]: operator "Transpose" is not supported (1 node)\n'
+        '  where: ONNX node "turn"\n'
+        "  help:  say it in operators that bnncc compiles, or compute it outside of the model\n"
+        'error[BNN007]: operator "LogSoftmax" is not supported (1 node)\n'
+        '  where: ONNX node "tail"\n'
+        "  help:  export the model without it: its operand ranks the classes in the same order"
+    )
+
+
+def test_operator_that_the_opset_has_not_yet(tmp_path: Path) -> None:
+    model = make(NODE("Round", ["x"], ["y"]), opset=9)
+    assert refusal(model, tmp_path).startswith('error[BNN007]: operator "Round" is not supported')
+
+
+def test_subgraphs(tmp_path: Path) -> None:
+    branch = helper.make_graph(
+        [NODE("Abs", ["x"], ["r"])], "branch", [], [helper.make_tensor_value_info("r", 1, None)]
+    )
+    node = NODE("If", ["c"], ["y"], name="if", then_branch=branch, else_branch=branch)
+    model = make(node, constants={"c": np.bool_(True)})
+    assert refusal(model, tmp_path).startswith(
+        'error[BNN007]: operator "If" is not supported (1 node)\n  where: ONNX node "if"'
+    )
+
+
+# --- BNN008: uses ---------------------------------------------------------------------------------
+
+USES = {
+    "MatMul of activations": (
+        make(NODE("MatMul", ["x", "x"], ["y"], name="attend"), inputs={"x": [1, 1]}),
+        "MatMul of operands other than an activation and constant weights",
+        "bnncc packs weights at compile time, so they must not depend on the input",
+    ),
+    "MatMul from the left": (
+        make(NODE("MatMul", ["w", "x"], ["y"]), constants={"w": np.ones((1, 1), F)}),
+        "MatMul of operands other than an activation and constant weights",
+        "bnncc packs weights at compile time, so they must not depend on the input",
+    ),
+    "MatMul of a sequence": (
+        make(NODE("MatMul", ["x", "w"], ["y"]), inputs={"x": [1, 2, 4]}, constants={"w": ONES}),
+        "MatMul of more than two dimensions",
+        '"x" has shape [1, 2, 4], and bnncc multiplies [batch, features]',
+    ),
+    "MatMul by a vector": (
+        make(NODE("MatMul", ["x", "w"], ["y"]), constants={"w": np.ones(4, F)}),
+        'weights "w" are not a matrix',
+        "their shape is [4]",
+    ),
+    "Gemm transA": (
+        make(
+            NODE("Gemm", ["x", "w"], ["y"], transA=1),
+            inputs={"x": [1, 1]},
+            constants={"w": np.ones((1, 3), F)},
+        ),
+        "Gemm with transA",
+        "the batch would be summed over",
+    ),
+    "an addend for each sample": (
+        make(NODE("Add", ["x", "c"], ["y"]), constants={"c": np.ones((3, 4), F)}),
+        "broadcasting of Add",
+        "shapes [1, 4], [3, 4] broadcast along the batch, which is dimension 0",
+    ),
+    "a batch that moves": (
+        make(NODE("Add", ["x", "c"], ["y"]), constants={"c": np.ones((1, 1, 4), F)}),
+        "broadcasting of Add",
+        "shapes [1, 4], [1, 1, 4] broadcast along the batch, which is dimension 0",
+    ),
+    "a batch that is split": (
+        make(NODE("Reshape", ["x", "s"], ["y"]), constants={"s": np.array([2, 2])}),
+        "Reshape from [1, 4] to [2, 2]",
+        "the batch must stay in dimension 0, where it is 1",
+    ),
+    "a batch that is squeezed": (
+        make(NODE("Squeeze", ["x"], ["y"])),
+        "Squeeze from [1, 4] to [4]",
+        "the batch must stay in dimension 0, where it is 1",
+    ),
+    "double precision": (
+        make(
+            NODE("Cast", ["x"], ["d"], to=TensorProto.DOUBLE),
+            NODE("Mul", ["d", "c"], ["e"]),
+            NODE("Cast", ["e"], ["y"], to=TensorProto.FLOAT),
+            constants={"c": np.float64(0.1)},
+        ),
+        "Cast computes DOUBLE",
+        "activations are float32 or truth values",
+    ),
+    "integer division": (
+        make(
+            NODE("Greater", ["x", "z"], ["c"]),
+            NODE("Where", ["c", "p", "n"], ["w"]),
+            NODE("Div", ["w", "p"], ["q"]),
+            NODE("Cast", ["q"], ["y"], to=TensorProto.FLOAT),
+            constants={"z": F(0), "p": np.int64(2), "n": np.int64(-1)},
+        ),
+        "Div computes INT64",
+        "activations are float32 or truth values",
+    ),
+    "integers that float32 does not hold": (
+        make(
+            NODE("Greater", ["x", "z"], ["c"]),
+            NODE("Where", ["c", "p", "n"], ["w"]),
+            NODE("Cast", ["w"], ["y"], to=TensorProto.FLOAT),
+            constants={"z": F(0), "p": np.int64(2**24 + 1), "n": np.int64(-1)},
+        ),
+        'constant "p" does not fit float32',
+        "it is computed in int64, and float32 does not hold its values",
+    ),
+    "comparison of truth values": (
+        make(
+            NODE("Greater", ["x", "z"], ["c"]),
+            NODE("Equal", ["c", "c"], ["y"]),
+            constants={"z": F(0)},
+            outputs={"y": TensorProto.BOOL},
+        ),
+        "element type of Equal",
+        '"c" is bool, and bnncc has Equal of f32',
+    ),
+    "real truth values": (
+        make(NODE("Cast", ["x"], ["y"], to=TensorProto.BOOL), outputs={"y": TensorProto.BOOL}),
+        "Cast from f32 to BOOL",
+        "activations are float32, or truth values on their way to float32",
+    ),
+    "a bound for each channel": (
+        make(NODE("Clip", ["x", "low"], ["y"]), constants={"low": np.zeros(4, F)}),
+        "the bound min of Clip is a tensor of 4 values",
+        "",
+    ),
+    "the mask of a Dropout": (
+        make(
+            NODE("Dropout", ["x"], ["d", "mask"], name="drop"),
+            NODE("Where", ["mask", "d", "x"], ["y"]),
+        ),
+        'result "mask" of Dropout is used',
+        "bnncc computes only its first result",
+    ),
+    "an input as output": (
+        make(NODE("Abs", ["x"], ["y"]), outputs=["y", "x"]),
+        'there is nothing to compute for output "x"',
+        "it is one of the model's inputs",
+    ),
+    "an empty graph": (
+        make(outputs=["x"]),
+        'there is nothing to compute for output "x"',
+        "it is one of the model's inputs",
+    ),
+    "a constant as output": (
+        make(NODE("Abs", ["c"], ["y"]), constants={"c": np.ones(4, F)}),
+        'there is nothing to compute for output "y"',
+        "it does not depend on the model's input",
+    ),
+    "integer output": (
+        make(
+            NODE("Greater", ["x", "z"], ["c"]),
+            NODE("Where", ["c", "p", "p"], ["y"]),
+            constants={"z": F(0), "p": np.int64(2)},
+            outputs={"y": TensorProto.INT64},
+        ),
+        'output "y" has element type INT64',
+        "",
+    ),
+    "statistics from the input": (
+        make(
+            NODE("Flatten", ["x"], ["f"]),
+            NODE("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"]),
+            inputs={"x": [1, 1], "g": [1]},
+            constants={n: np.ones(1, F) for n in "bmv"},
+        ),
+        'operand "g" of BatchNormalization must be a constant',
+        "it is computed from the model's input",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", USES)
+def test_unsupported_uses(case: str, tmp_path: Path) -> None:
+    model, what, why = USES[case]
+    with pytest.raises(UnsupportedModelError) as caught:
+        load(model, tmp_path)
+    (found,) = caught.value.diagnostics
+    assert (found.code, found.what, found.why) == ("BNN008", what, why)
+
+
+def test_every_refused_node_is_reported_and_what_depends_on_it_is_not(tmp_path: Path) -> None:
+    model = make(
+        NODE("Cast", ["x"], ["a"], to=TensorProto.INT64, name="first"),
+        NODE("Cast", ["a"], ["b"], to=TensorProto.FLOAT, name="after"),
+        NODE("MatMul", ["x", "w"], ["c"], name="second"),
+        NODE("Add", ["b", "c"], ["y"]),
+        constants={"w": np.ones((4, 4), np.float32)},
+    )
+    model.graph.initializer[0].CopyFrom(
+        helper.make_tensor("w", TensorProto.FLOAT, [4, 4], [np.nan] * 16)
+    )
+    with pytest.raises(UnsupportedModelError) as caught:
+        load(model, tmp_path)
+    assert [(d.code, d.where) for d in caught.value.diagnostics] == [
+        ("BNN008", 'ONNX node "first"'),
+        ("BNN009", 'ONNX node "second"'),
+    ]
+
+
+# --- BNN009, BNN010: numbers ----------------------------------------------------------------------
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    weights = ONES.copy()
+    weights[0] = np.nan, np.inf, -np.inf
+    model = make(NODE("Gemm", ["x", "w"], ["y"], name="fc"), constants={"w": weights})
+    assert refusal(model, tmp_path) == (
+        'error[BNN009]: tensor "w" holds 1 NaN and 2 infinite values among 12 values\n'
+        '  where: ONNX node "fc"\n'
+        "  why:   no threshold can be read off a layer whose parameters are not numbers\n"
+        "  help:  train again with a smaller learning rate, or export an earlier checkpoint"
+    )
+
+
+def test_latent_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    """Where(W >= 0, 1, -1) would quietly make a -1 of NaN."""
+    weights = ONES.copy()
+    weights[2, 2] = np.nan
+    model = make(
+        NODE("GreaterOrEqual", ["w", "zero"], ["c"], name="compare"),
+        NODE("Where", ["c", "one", "minus"], ["b"]),
+        NODE("MatMul", ["x", "b"], ["y"]),
+        constants={"w": weights, "zero": F(0), "one": F(1), "minus": F(-1)},
+    )
+    assert refusal(model, tmp_path).startswith(
+        'error[BNN009]: tensor "w" holds 1 NaN among 12 values\n  where: ONNX node "compare"\n'
+    )
+
+
+def test_computed_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    model = make(
+        NODE("Log", ["w"], ["l"]),
+        NODE("MatMul", ["x", "l"], ["y"], name="fc"),
+        constants={"w": ONES * 0},
+    )
+    assert refusal(model, tmp_path).startswith(
+        'error[BNN009]: tensor "l" holds 12 infinite values among 12 values\n'
+        '  where: ONNX node "fc"\n'
+    )
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_statistics_that_are_not_numbers(name: str, value: float, tmp_path: Path) -> None:
+    model = normalised(**{name: np.array([1, 1, value, 1], F)})
+    assert refusal(model, tmp_path).startswith(f'error[BNN009]: tensor "{name}" holds 1 ')
+
+
+NOT_NUMBERS = [
+    make(NODE("Gemm", ["x", "w"], ["y"], alpha=np.nan), constants={"w": ONES}),
+    make(NODE("LeakyRelu", ["x"], ["y"], alpha=np.inf)),
+    make(NODE("HardSigmoid", ["x"], ["y"], beta=-np.inf)),
+    normalised(epsilon=np.nan),
+    make(NODE("Clip", ["x", "low"], ["y"]), constants={"low": F(np.nan)}),
+    make(NODE("Clip", ["x"], ["y"], max=np.nan), opset=9),
+]
+
+
+@pytest.mark.parametrize("model", NOT_NUMBERS, ids=range(len(NOT_NUMBERS)))
+def test_attributes_that_are_not_numbers(model: onnx.ModelProto, tmp_path: Path) -> None:
+    assert refusal(model, tmp_path).startswith("error[BNN009]")
+
+
+def test_infinite_bounds_of_constants_are_no_damage(tmp_path: Path) -> None:
+    model = make(
+        NODE("Clip", ["w", "low", "high"], ["c"]),
+        NODE("MatMul", ["x", "c"], ["y"]),
+        constants={"w": ONES, "low": F(-np.inf), "high": F(0.5)},
+    )
+    assert_agrees(load(model, tmp_path), {"x": hostile(1e10)})
+
+
+@pytest.mark.parametrize(
+    ("variance", "epsilon", "why"),
+    [
+        (
+            [1, 0, -0.0, 2],
+            0.0,
+            "2 of 4 channels are negative, or zero with epsilon zero; "
+            "channel 1 is 0 with epsilon 0",
+        ),
+        (
+            [1, 2, -1e-6, 2],
+            1e-5,
+            "1 of 4 channels are negative, or zero with epsilon zero; "
+            "channel 2 is -1e-06 with epsilon 1e-05",
+        ),
+        (
+            [1e-6, 1, 1, 1],
+            -1.0,
+            "4 of 4 channels are negative, or zero with epsilon zero; "
+            "channel 0 is 1e-06 with epsilon -1",
+        ),
+    ],
+)
+def test_variances_that_have_no_root(
+    variance: list[float], epsilon: float, why: str, tmp_path: Path
+) -> None:
+    model = normalised(v=np.array(variance, F), epsilon=epsilon)
+    assert refusal(model, tmp_path) == (
+        'error[BNN010]: variance "v" cannot be normalised by\n'
+        '  where: ONNX node "bn"\n'
+        f"  why:   {why}\n"
+        "  help:  export again from a checkpoint whose running statistics are intact"
+    )
+
+
+# --- BNN012: chance -------------------------------------------------------------------------------
+
+
+def test_random_operators(tmp_path: Path) -> None:
+    model = make(
+        NODE("RandomUniformLike", ["x"], ["r"], name="RandomUniformLike_3"),
+        NODE("RandomNormal", [], ["noise"], shape=[4], name="noise"),
+        NODE("Less", ["x", "r"], ["c"]),
+        NODE("Where", ["c", "noise", "x"], ["y"]),
+    )
+    assert refusal(model, tmp_path) == (
+        "error[BNN012]: the model draws random numbers (2 nodes)\n"
+        '  where: ONNX nodes "RandomUniformLike_3", "noise"\n'
+        "  why:   stochastic binarisation or noise was left on, so there is nothing fixed to "
+        "compile\n"
+        "  help:  export in eval mode, with deterministic binarisation"
+    )
+
+
+def test_training_mode(tmp_path: Path) -> None:
+    dropout = make(
+        NODE("Dropout", ["x", "r", "t"], ["y"], name="drop"),
+        constants={"r": F(0.5), "t": np.bool_(True)},
+    )
+    results = ["y", "m2", "v2"]
+    newer = make(
+        NODE("BatchNormalization", ["x", *STATISTICS], results, name="bn", training_mode=1),
+        constants=STATISTICS,
+    )
+    older = make(
+        NODE("BatchNormalization", ["x", *STATISTICS], [*results, "m3", "v3"], name="bn"),
+        constants=STATISTICS,
+        opset=9,
+    )
+    help_text = "  help:  export in eval mode: call model.eval() before torch.onnx.export"
+    assert refusal(dropout, tmp_path) == (
+        'error[BNN012]: Dropout in training mode\n  where: ONNX node "drop"\n'
+        f"  why:   it draws random numbers, so that there is nothing fixed to compile\n{help_text}"
+    )
+    for model in (newer, older):
+        assert refusal(model, tmp_path) == (
+            'error[BNN012]: BatchNormalization in training mode\n  where: ONNX node "bn"\n'
+            "  why:   it normalises by each batch's own statistics, so that nothing can be folded\n"
+            f"{help_text}"
+        )
+
+
+# --- Names ----------------------------------------------------------------------------------------
+
+NASTY = [
+    "*/ system(0); /*",
+    "a\nb\r\\\n#define x",
+    "quote\" and \\ and '",
+    "int",
+    "名前\u202e\u0000\x1b[31m",
+    "x" * 10_000,
+    "t0",
+    "@1@",
+    " ",
+    "y.sum",
+    "%s%n",
+]
+
+
+@pytest.mark.parametrize("nasty", NASTY, ids=range(len(NASTY)))
+def test_nasty_names_are_kept_and_shown_safely(nasty: str, tmp_path: Path) -> None:
+    nasty = nasty.replace("\0", "")
+    x, w, b, h = (f"{nasty}{suffix}" for suffix in ("", "'", "''", "'''"))
+    model = make(
+        NODE("Neg", [w], [f"{w}-"], name=nasty),
+        NODE("Gemm", [x, f"{w}-", b], [h], name=nasty),
+        NODE("Sign", [h], [f"{nasty}!"], name=nasty),
+        inputs={x: ["n", 4]},
+        outputs=[f"{nasty}!"],
+        constants={w: ONES, b: np.arange(3, dtype=F)},
+    )
+    imported = load(model, tmp_path)
+    assert imported.graph.outputs == (f"{nasty}!",)
+    assert h in imported.graph.types
+    assert imported.graph.nodes[-1].origin == (nasty,)
+    assert_agrees(imported, {x: hostile(1e10)})
+
+    model.graph.node[2].op_type = "Nonsense" + nasty
+    unknown = refusal(model, tmp_path)
+    model.graph.node[2].op_type = "Sign"
+    model.graph.node[2].input[0] = f"{nasty} missing"
+    undefined = refusal(model, tmp_path)
+    model.graph.node[2].input[0] = h
+    model.graph.initializer[0].dims[:] = [3, 4]
+    mismatch = refusal(model, tmp_path)
+    for text in (unknown, undefined, mismatch):
+        assert len(text) < 1000
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert len(text.split("\n")) <= 4
+
+
+def test_derived_names_give_way_to_the_model_s(tmp_path: Path) -> None:
+    model = make(
+        NODE("Gemm", ["x", "w", "b"], ["y"]),
+        NODE("Abs", ["y"], ["y.sum"]),
+        NODE("Neg", ["y.sum"], ["y.sum.1"]),
+        NODE("Add", ["y.sum.1", "w.transposed"], ["out"]),
+        outputs=["out"],
+        constants={"w": ONES, "b": np.ones(3, F), "w.transposed": F(2)},
+    )
+    imported = load(model, tmp_path)
+    assert [node.output for node in imported.graph.nodes] == [
+        *("y.sum.2", "y", "y.sum", "y.sum.1", "out")
+    ]
+    assert_agrees(imported, {"x": hostile(1e10)})

@@ -1,0 +1,310 @@
+"""Chains traced out of graphs: what they compute, their parameters, and what is not a chain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnncc.ir import interpret
+from bnncc.ir.expression import Chain, Expression, Source, per_channel, root_of, trace
+from bnncc.ir.graph import Graph
+from bnncc.ir.ops.elementwise import (
+    Abs,
+    Add,
+    BatchNormalization,
+    Cast,
+    Clip,
+    Greater,
+    Mul,
+    Neg,
+    PRelu,
+    Relu,
+    Sign,
+    Step,
+    Sub,
+    Where,
+)
+from bnncc.ir.ops.linear import MatMul
+from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.types import Element
+from tests.ir.sketch import F, Sketch, same_bits
+
+RANDOM = np.random.default_rng(11)
+STATS = tuple(RANDOM.uniform(0.5, 2, 4).astype(F) for _ in range(4))
+
+
+def traced(graph: Graph, root: str = "x") -> Chain:
+    chain = trace(graph, graph.outputs[0], root)
+    assert chain is not None
+    return chain
+
+
+def agrees(graph: Graph, root: str = "x") -> Chain:
+    """Assert that the chain computes what the graph computes, on [N, C]; return it."""
+    chain = traced(graph, root)
+    x = RANDOM.standard_normal((9, graph.types[root].shape[-1])).astype(F)
+    same_bits(chain.evaluate(x), interpret.run(graph, {"x": x})[graph.outputs[0]])
+    return chain
+
+
+# --- per_channel ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "becomes"),
+    [
+        ((), 4, ()),
+        ((1,), 4, ()),
+        ((1, 1, 1), 4, ()),
+        ((4,), 4, (4,)),
+        ((1, 4), 4, (4,)),
+        ((1, 1, 4), 4, (4,)),
+        ((1,), 1, ()),
+        ((4, 1), 4, None),
+        ((1, 4, 1), 4, None),
+        ((2, 4), 4, None),
+        ((3,), 4, None),
+        ((1, 4, 4), 4, None),
+    ],
+)
+def test_per_channel(shape: tuple, channels: int, becomes: tuple | None) -> None:
+    constant = np.arange(np.prod(shape, dtype=int), dtype=F).reshape(shape)
+    found = per_channel(constant, channels)
+    if becomes is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.shape == becomes
+        assert found.reshape(-1).tolist() == constant.reshape(-1).tolist()
+
+
+# --- What is a chain ------------------------------------------------------------------------------
+
+
+def test_a_line() -> None:
+    sketch = Sketch()
+    a = sketch(Mul(), "x", [1, 2, 3, 4])
+    b = sketch.batch_norm(a, STATS)
+    sketch(Clip(-1, 1), sketch(Add(), b, 0.5), to="y")
+    chain = agrees(sketch.done())
+    assert [node.op.name for node in chain.nodes] == ["Mul", "BatchNormalization", "Add", "Clip"]
+    assert [p.shape for p in chain.parameters] == [(4,)] * 5 + [()]
+    assert chain.root == "x"
+    assert chain.channels == 4
+
+
+def test_a_diamond_computes_the_shared_term_once() -> None:
+    sketch = Sketch()
+    top = sketch(Mul(), "x", [1, -1, 2, -2])
+    left, right = sketch(Relu(), top), sketch(Sub(), top, "x")
+    sketch(Add(), left, right, to="y")
+    chain = agrees(sketch.done())
+    assert str(chain.expression) == (
+        "{t0 = Mul(x0, p0); t1 = Relu(t0); t2 = Sub(t0, x0); t3 = Add(t1, t2)}"
+    )
+
+
+def test_a_deep_diamond_is_linear_work() -> None:
+    sketch = Sketch()
+    last = "x"
+    for _ in range(200):
+        last = sketch(Mul(), sketch(Add(), last, last), 0.5)
+    chain = agrees(sketch.done())
+    assert len(chain.nodes) == 400
+
+
+def test_one_constant_in_several_places_is_one_parameter() -> None:
+    sketch = Sketch()
+    shared = sketch.const([1, 2, 3, 4])
+    sketch(Mul(), sketch(Add(), "x", shared), shared, to="y")
+    chain = agrees(sketch.done())
+    assert len(chain.parameters) == 1
+    assert str(chain.expression) == "{t0 = Add(x0, p0); t1 = Mul(t0, p0)}"
+
+
+def test_constants_on_either_side() -> None:
+    sketch = Sketch()
+    sketch(Sub(), [1, 2, 3, 4], "x", to="y")
+    chain = agrees(sketch.done())
+    assert [o.source for o in chain.expression.terms[0].operands] == [
+        Source.PARAMETER,
+        Source.VARIABLE,
+    ]
+
+
+def test_truth_values_on_the_way() -> None:
+    sketch = Sketch()
+    up = sketch(Greater(), "x", [0, 1, -1, 0.5])
+    sketch(Add(), sketch(Cast(Element.F32), up), sketch(Where(), up, "x", -1.0), to="y")
+    agrees(sketch.done())
+
+
+def test_a_step_brings_its_rows() -> None:
+    sketch = Sketch()
+    rows = np.sort(RANDOM.standard_normal((4, 2)).astype(F), axis=1)
+    values = RANDOM.standard_normal((4, 3)).astype(F)
+    one = sketch(Step(Element.F32), "x", rows, values)
+    sketch(Step(Element.F32), one, [[0]], [[-1, 1]], to="y")
+    chain = agrees(sketch.done())
+    assert [p.shape for p in chain.parameters] == [(4, 2), (4, 3), (1, 1), (1, 2)]
+
+
+def test_the_root_may_lie_inside_the_graph() -> None:
+    sketch = Sketch()
+    sketch(MatMul(), "x", np.ones((4, 4)), to="z")
+    sketch(Neg(), sketch(Abs(), "z"), to="y")
+    graph = sketch.done()
+    chain = traced(graph, "z")
+    assert chain.evaluate(np.array([[1, -2, 3, -4]], F)).tolist() == [[-1, -2, -3, -4]]
+    assert trace(graph, "y", "x") is None
+
+
+def test_any_rank_with_scalars() -> None:
+    sketch = Sketch(shape=(1, 2, 3, 4))
+    sketch(Relu(), sketch(Mul(), "x", 2.0), to="y")
+    chain = traced(sketch.done())
+    assert chain.channels == 4
+    assert [p.shape for p in chain.parameters] == [()]
+
+
+# --- What is not ----------------------------------------------------------------------------------
+
+
+def test_refuses_constants_that_vary_within_a_channel() -> None:
+    sketch = Sketch(shape=(1, 2, 3))
+    sketch(Add(), "x", np.ones((1, 2, 3)), to="y")
+    assert trace(sketch.done(), "y", "x") is None
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 1, 1, 4)])
+def test_refuses_constants_a_channel_at_rank_4(shape: tuple[int, ...]) -> None:
+    # Channels are axis 1 there, as BatchNormalization takes them, but the last as numpy broadcasts.
+    sketch = Sketch(shape=(1, 4, 4, 4))
+    sketch(Add(), "x", np.ones(shape), to="y")
+    assert trace(sketch.done(), "y", "x") is None
+
+
+def test_refuses_batch_norm_at_rank_4() -> None:
+    sketch = Sketch(shape=(1, 4, 4, 4))
+    sketch.batch_norm("x", STATS, to="y")
+    assert trace(sketch.done(), "y", "x") is None
+
+
+def test_refuses_a_root_that_is_broadcast() -> None:
+    sketch = Sketch(shape=(1, 1))
+    sketch(Add(), "x", [1, 2, 3], to="y")
+    assert trace(sketch.done(), "y", "x") is None
+    more_axes = Sketch(4)
+    more_axes(Mul(), "x", np.ones((1, 1, 1, 1)), to="y")
+    assert trace(more_axes.done(), "y", "x") is None
+
+
+def test_refuses_other_operations_on_the_way() -> None:
+    sketch = Sketch()
+    sketch(Neg(), sketch(Reshape((1, 4)), "x"), to="y")
+    assert trace(sketch.done(), "y", "x") is None
+
+
+def test_refuses_a_second_activation() -> None:
+    sketch = Sketch()
+    other = sketch.builder.input("other", sketch.builder.types["x"])
+    sketch(Add(), "x", other, to="y")
+    graph = sketch.done()
+    assert trace(graph, "y", "x") is None
+    assert root_of(graph, "y") is None
+
+
+def test_the_root_itself_is_no_chain() -> None:
+    sketch = Sketch()
+    sketch(Neg(), "x", to="y")
+    assert trace(sketch.done(), "x", "x") is None
+
+
+# --- root_of --------------------------------------------------------------------------------------
+
+
+def test_root_of_climbs_through_elementwise_operations_only() -> None:
+    sketch = Sketch()
+    sketch(MatMul(), "x", np.ones((4, 4)), to="z")
+    a = sketch(Neg(), "z")
+    sketch(Add(), sketch(Abs(), a), sketch(Mul(), a, "z"), to="y")
+    graph = sketch.done()
+    assert root_of(graph, "y") == "z"
+    assert root_of(graph, a) == "z"
+    assert root_of(graph, "z") == "z"
+    assert root_of(graph, "x") == "x"
+
+
+def test_several_roots_meet() -> None:
+    sketch = Sketch()
+    sketch(MatMul(), "x", np.ones((4, 4)), to="z")
+    sketch(Add(), sketch(Sign(), "x"), "z", to="y")
+    assert root_of(sketch.done(), "y") is None
+
+
+# --- Chain ----------------------------------------------------------------------------------------
+
+
+def long_chain() -> Chain:
+    sketch = Sketch()
+    a = sketch.batch_norm(sketch(PRelu(), "x", [0.5, -1, 0, 2]), STATS)
+    thresholds = np.sort(RANDOM.standard_normal((4, 2)).astype(F), axis=1)
+    sketch(Step(Element.F32), sketch(Mul(), a, 3.0), thresholds, RANDOM.random((4, 3)), to="y")
+    return traced(sketch.done())
+
+
+@pytest.mark.parametrize("part", [slice(0, 1), slice(1, 3), slice(2, 4), slice(0, 4)])
+def test_some_of_the_channels(part: slice) -> None:
+    chain = long_chain()
+    x = RANDOM.standard_normal((20, 4)).astype(F)
+    some = chain.of(part)
+    assert some.channels == part.stop - part.start
+    same_bits(some.evaluate(x[:, part]), chain.evaluate(x)[:, part])
+
+
+def test_before_last_is_the_operand_of_the_last_term() -> None:
+    chain = long_chain()
+    x = RANDOM.standard_normal((20, 4)).astype(F)
+    before, (thresholds, levels) = chain.before_last()
+    assert [node.op.name for node in before.nodes] == ["PRelu", "BatchNormalization", "Mul"]
+    assert len(before.names) == len(before.parameters) == 6
+    (stepped,) = Step(Element.F32).evaluate([before.evaluate(x), thresholds, levels])
+    same_bits(stepped, chain.evaluate(x))
+
+
+def test_before_last_keeps_a_parameter_that_earlier_terms_share() -> None:
+    sketch = Sketch()
+    first, shared = sketch.const([1, 2, 3, 4]), sketch.const([5, 6, 7, 8])
+    sketch(Mul(), sketch(Add(), sketch(Sub(), "x", shared), first), shared, to="y")
+    chain = traced(sketch.done())
+    before, own = chain.before_last()
+    assert [p.tolist() for p in own] == [[5, 6, 7, 8]]
+    x = np.zeros((1, 4), F)
+    assert before.evaluate(x).tolist() == [[-4, -4, -4, -4]]
+
+
+def test_before_last_of_one_term_is_the_root() -> None:
+    sketch = Sketch()
+    sketch(Step(Element.BIPOLAR), "x", [[0]], [[-1, 1]], to="y")
+    before, own = traced(sketch.done()).before_last()
+    assert (before.expression, before.parameters, before.nodes) == (Expression(()), (), ())
+    assert [p.tolist() for p in own] == [[[0]], [[-1, 1]]]
+    x = np.array([[3]], F)
+    assert before.evaluate(x) is x
+
+
+def test_values_of_every_term() -> None:
+    sketch = Sketch(1)
+    sketch(Abs(), sketch(Neg(), sketch(Add(), "x", 1.0)), to="y")
+    chain = traced(sketch.done())
+    values = chain.expression.values([np.array([[2]], F)], chain.parameters)
+    assert [float(v[0, 0]) for v in values] == [3, -3, 3]
+
+
+def test_batch_norm_parameters_reach_their_places() -> None:
+    # Statistics of one tensor in several roles: the operands' order must survive.
+    sketch = Sketch()
+    a, b = sketch.const([1, 2, 3, 4]), sketch.const([4, 3, 2, 1])
+    sketch(BatchNormalization(1e-5), "x", a, b, a, b, to="y")
+    chain = agrees(sketch.done())
+    assert [o.index for o in chain.expression.terms[0].operands[1:]] == [0, 1, 0, 1]

@@ -1,0 +1,149 @@
+"""Storage against bit arithmetic on Python integers: every bit in its place, every tail zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bnncc.ir import storage
+from bnncc.ir.types import (
+    Array,
+    Element,
+    PackedChannels,
+    TensorType,
+    storage_dtype,
+    storage_shape,
+)
+from tests.ir.oracles import PLANES, VALUES, plane_bit, word_value
+
+
+@st.composite
+def packed(draw: st.DrawFn) -> tuple[Array, TensorType]:
+    element = draw(st.sampled_from(sorted(PLANES, key=lambda e: e.value)))
+    channels = draw(st.integers(1, 130))
+    batch = draw(st.sampled_from([(1,), (3,), (1, 2), (2, 3)]))
+    word_bits = draw(st.sampled_from([32, 64]))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    logical = random.choice(np.array(VALUES[element], element.dtype), (*batch, channels))
+    shape = (1, *batch[1:], channels)
+    kind = TensorType(shape, element, PackedChannels(word_bits, PLANES[element]))
+    return logical, kind
+
+
+@given(packed())
+def test_round_trip_and_every_bit_in_its_place(case: tuple[Array, TensorType]) -> None:
+    logical, kind = case
+    stored = storage.encode(logical, kind)
+    assert isinstance(kind.layout, PackedChannels)
+    word_bits, channels = kind.layout.word_bits, kind.shape[-1]
+    assert stored.dtype == storage_dtype(kind) == np.dtype(f"uint{word_bits}")
+    assert stored.shape[1:] == storage_shape(kind)[1:]
+    assert stored.shape[-2:] == (PLANES[kind.element], -(-channels // word_bits))
+    decoded = storage.decode(stored, kind)
+    np.testing.assert_array_equal(decoded, logical, strict=True)
+    for index in np.ndindex(*logical.shape[:-1]):
+        for plane in range(PLANES[kind.element]):
+            # Compared as one number, so that the tail's bits are compared with 0 as well.
+            expected = sum(
+                plane_bit(int(value), plane, kind.element) << c
+                for c, value in enumerate(logical[index])
+            )
+            assert word_value(stored[(*index, plane)], word_bits) == expected
+
+
+@pytest.mark.parametrize("word_bits", [32, 64])
+@pytest.mark.parametrize("channels", [1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 130])
+def test_one_hot_channels(channels: int, word_bits: int) -> None:
+    logical = np.where(np.eye(channels, dtype=bool), 1, -1).astype(np.int8)
+    kind = TensorType((1, channels), Element.BIPOLAR, PackedChannels(word_bits, 1))
+    stored = storage.encode(logical, kind)
+    for c in range(channels):
+        words = [0] * -(-channels // word_bits)
+        words[c // word_bits] = 1 << (c % word_bits)
+        assert stored[c, 0].tolist() == words
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=130), st.sampled_from([8, 32, 64]))
+@example([True] * 64, 64)
+@example([True] * 65, 64)
+def test_pack_bits_is_lsb_first(drawn: list[bool], word_bits: int) -> None:
+    bits = np.array(drawn)
+    words = storage.pack_bits(bits, word_bits)
+    written_down = "".join("1" if bit else "0" for bit in reversed(drawn))
+    assert word_value(words, word_bits) == int(written_down, 2)
+    np.testing.assert_array_equal(storage.unpack_bits(words, len(bits)), bits.astype(np.uint8))
+
+
+def test_packing_reads_any_memory_order() -> None:
+    bits = np.arange(128).reshape(2, 64) % 5 < 2
+    strided = np.asfortranarray(np.repeat(bits, 2, axis=1))[:, ::2]
+    np.testing.assert_array_equal(storage.pack_bits(strided, 64), storage.pack_bits(bits, 64))
+    words = storage.pack_bits(bits, 32)
+    backwards = np.ascontiguousarray(words[::-1])[::-1]
+    np.testing.assert_array_equal(storage.unpack_bits(backwards, 64), bits.astype(np.uint8))
+
+
+def test_ternary_planes_are_x_at_least_0_and_x_above_0() -> None:
+    planes = storage.to_planes(np.array([-1, 0, 1], np.int8), Element.TERNARY)
+    assert planes.tolist() == [[False, True, True], [False, False, True]]
+
+
+@pytest.mark.parametrize("element", PLANES, ids=lambda e: e.value)
+def test_plane_sums_are_the_values(element: Element) -> None:
+    # DESIGN I3: the value is the weighted sum of the planes taken as -1 and +1, halved but for
+    # one plane, plus (2^8 - 1) / 2 for codes.
+    values = np.array(VALUES[element], element.dtype)
+    bipolar = 2 * storage.to_planes(values, element).astype(int) - 1
+    total = [
+        sum(
+            (bipolar[p, c] << p) if element is Element.U8 else bipolar[p, c]
+            for p in range(PLANES[element])
+        )
+        for c in range(len(values))
+    ]
+    scaled = {Element.BIPOLAR: (1, 0), Element.TERNARY: (2, 0), Element.U8: (2, 255)}[element]
+    assert [(t + scaled[1]) / scaled[0] for t in total] == values.tolist()
+    assert storage.plane_count(element) == PLANES[element]
+
+
+@pytest.mark.parametrize("element", [Element.F32, Element.I32, Element.BOOL])
+def test_other_elements_have_no_planes(element: Element) -> None:
+    with pytest.raises(ValueError, match="has no bitplanes"):
+        storage.to_planes(np.zeros(3, element.dtype), element)
+    with pytest.raises(ValueError, match="has no bitplanes"):
+        storage.from_planes(np.zeros((1, 3), np.uint8), element)
+
+
+@pytest.mark.parametrize("element", list(Element), ids=lambda e: e.value)
+def test_dense_storage_is_the_array_itself(element: Element) -> None:
+    kind = TensorType((1, 3), element)
+    logical = np.array([[1, 0, 1]], element.dtype)
+    stored = storage.encode(logical, kind)
+    np.testing.assert_array_equal(stored, logical, strict=True)
+    np.testing.assert_array_equal(storage.decode(stored, kind), logical, strict=True)
+    assert kind.nbytes == 3 * element.dtype.itemsize
+    assert (kind.size, str(kind)) == (3, f"{element.value}[1x3]")
+
+
+def test_dense_storage_is_contiguous_and_of_the_declared_element() -> None:
+    stored = storage.encode(np.arange(6.0).reshape(3, 2).T, TensorType((1, 3), Element.F32))
+    assert stored.flags.c_contiguous
+    assert stored.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("channels", "word_bits", "element", "nbytes"),
+    [
+        (1, 32, Element.BIPOLAR, 4),
+        (32, 32, Element.BIPOLAR, 4),
+        (33, 32, Element.BIPOLAR, 8),
+        (33, 64, Element.TERNARY, 16),
+        (784, 64, Element.U8, 8 * 13 * 8),
+    ],
+)
+def test_packed_bytes(channels: int, word_bits: int, element: Element, nbytes: int) -> None:
+    kind = TensorType((1, channels), element, PackedChannels(word_bits, PLANES[element]))
+    assert kind.nbytes == nbytes
+    assert str(kind) == f"{element.value}[1x{channels}] packed{word_bits}x{PLANES[element]}"
