@@ -17,6 +17,7 @@ from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.elementwise import Dequantize
 from bnncc.ir.ops.kernels import Epilogue, Map, PackPlanes, RealDense, SignSum, XnorDense
 from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Element, PackedChannels, storage_dtype, storage_shape
 from bnncc.targets import load_kernels
 
@@ -85,6 +86,8 @@ def _headers(node: Node) -> list[str]:
             return [kernel.header for kernel in load_kernels() if kernel.symbol == symbol]
         case PackPlanes():
             return ["bnn_pack.h"]
+        case Softmax():
+            return ["bnn_softmax.h"]
         case _:
             return []
 
@@ -148,6 +151,14 @@ class _Lowering:
                 return self._sum(blank, node, op, "real weights", "real_dense.c.j2")
             case Map() as op:
                 return self._map(blank, node, op)
+            case Softmax(log=log):
+                return replace(
+                    blank,
+                    template="softmax.c.j2",
+                    summary=self._summary(node, "over the classes"),
+                    kernel="bnn_log_softmax" if log else "bnn_softmax",
+                    channels=self.graph.types[node.output].size,
+                )
             case PackPlanes(word_bits=word_bits):
                 return replace(
                     blank,

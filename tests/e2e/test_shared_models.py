@@ -30,6 +30,18 @@ def test_verifies_and_agrees_with_torch(shared_dir, tmp_path, name, target):
         np.testing.assert_array_equal(scores, stored["y_torch"])
 
 
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_bnn_with_hardtanh_a_real_last_layer_and_log_softmax(shared_dir, tmp_path, exporter):
+    folder = shared_dir / "models" / "random"
+    stored = np.load(folder / "binarynet_clean_mlp.npz")
+    artifact = bnncc.compile(folder / f"binarynet_clean_mlp.{exporter}.onnx", tmp_path)
+    assert [layer.weights for layer in artifact.report.layers] == ["binary"] * 3 + ["real"]
+    assert bnncc.verify(artifact, data={"x": stored["x"]}).ok
+    assert bnncc.verify(artifact, samples=300).ok
+    scores = bnncc.load(artifact)(stored["x"])
+    np.testing.assert_array_equal(scores.argmax(1), stored["y_torch"].argmax(1))
+
+
 def test_sign_of_zero_is_found_unreachable_layer_by_layer(shared_dir, tmp_path):
     """Odd sums cannot be 0, but only once the layer above is known to give no 0 either."""
     artifact = bnncc.compile(shared_dir / "models" / f"{LFC}.dynamo.onnx", tmp_path)

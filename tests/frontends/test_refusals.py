@@ -191,7 +191,7 @@ def test_all_unsupported_operators_at_once(tmp_path: Path) -> None:
         NODE("Bar", ["e"], ["f"], domain="my.ops"),
         NODE("Erf", ["f"], ["g"]),
         NODE("Transpose", ["g"], ["h"], name="turn"),
-        NODE("LogSoftmax", ["h"], ["y"], name="tail"),
+        NODE("Hardmax", ["h"], ["y"], name="tail"),
     )
     assert refusal(model, tmp_path) == (
         'error[BNN007]: operator "Foo" is not supported (5 nodes)\n'
@@ -206,7 +206,7 @@ def test_all_unsupported_operators_at_once(tmp_path: Path) -> None:
         'error[BNN007]: operator "Transpose" is not supported (1 node)\n'
         '  where: ONNX node "turn"\n'
         "  help:  say it in operators that bnncc compiles, or compute it outside of the model\n"
-        'error[BNN007]: operator "LogSoftmax" is not supported (1 node)\n'
+        'error[BNN007]: operator "Hardmax" is not supported (1 node)\n'
         '  where: ONNX node "tail"\n'
         "  help:  export the model without it: its operand ranks the classes in the same order"
     )

@@ -45,15 +45,6 @@ def test_a_network_of_integers_gives_exactly_pytorchs_numbers(shared_dir: Path) 
     np.testing.assert_array_equal(y, samples["y_torch"].reshape(y.shape))
 
 
-@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
-def test_log_softmax_is_all_that_is_missing(exporter: str, shared_dir: Path) -> None:
-    with pytest.raises(UnsupportedModelError) as caught:
-        load_onnx(shared_dir / f"models/random/binarynet_clean_mlp.{exporter}.onnx")
-    (found,) = caught.value.diagnostics
-    assert found.code == "BNN007"
-    assert found.what == 'operator "LogSoftmax" is not supported (1 node)'
-
-
 def test_custom_operators_are_named_with_their_domain(shared_dir: Path) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         load_onnx(shared_dir / "models/trained/tfc_qonnx_zoo.onnx")

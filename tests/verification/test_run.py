@@ -20,6 +20,7 @@ from bnncc.ir.graph import Graph, GraphBuilder
 from bnncc.ir.interpret import run_stored
 from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array, Element, TensorType
 from bnncc.verification.run import CompiledModel, load
 from tests.models import add_sign, batch_norm, compilation, mlp, samples
@@ -43,6 +44,20 @@ def real_layers() -> Graph:
         x = batch_norm(build, x, k**0.5, rng, f"bn{i}")
         x = add_sign(build, x, f"sign{i}") if i == 0 else x
     return build.build([x])
+
+
+def tails() -> Graph:
+    """Both softmaxes, of scores that differ by little and by more than exp can tell apart."""
+    rng = np.random.default_rng(8)
+    build = GraphBuilder("tails")
+    x = build.input("x", TensorType((1, 33), Element.F32))
+    outputs = []
+    for log, spread in ((False, 1), (True, 1), (False, 1e3), (True, 1e3)):
+        weights = rng.normal(0, spread, (7, 33)).astype(np.float32)
+        w = build.constant(f"w{log}{spread}", weights, Element.F32)
+        scores = build.node(MatMul(), [x, w], f"scores{log}{spread}")
+        outputs.append(build.node(Softmax(log), [scores], f"y{log}{spread}"))
+    return build.build(outputs)
 
 
 def two_ports() -> Graph:
@@ -93,6 +108,7 @@ GRAPHS = {
     "one of each": lambda: mlp((1, 1, 1), 6),
     "real": real_layers,
     "two ports": two_ports,
+    "tails": tails,
     "hidden output": hidden_output,
     "channel levels": channel_levels,
 }

@@ -25,7 +25,7 @@ _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "W
 _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL)
 
-_TAILS = frozenset({"ArgMax", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "TopK"})
+_TAILS = frozenset({"ArgMax", "Hardmax", "Sigmoid", "TopK"})
 _HELP_TAIL = "export the model without it: its operand ranks the classes in the same order"
 _HELP_CUSTOM = "export without custom operators, so that standard ones spell out what it does"
 _HELP_OTHER = "say it in operators that bnncc compiles, or compute it outside of the model"

@@ -47,6 +47,7 @@ from bnncc.ir.ops.elementwise import (
 )
 from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array, Element
 
 __all__ = ["RANDOM", "TABLE"]
@@ -254,6 +255,20 @@ def _reshape_to(site: Site, shape: list[int]) -> None:
     site.emit(Reshape(tuple(shape)), [x])
 
 
+def _softmax(*, log: bool) -> Callable[[Site], None]:
+    """Return the entry of Softmax or LogSoftmax, whose axis defaulted to 1 and now to -1."""
+
+    def entry(site: Site) -> None:
+        shape = site.type_of(site.operand(0)).shape
+        axis = site.attribute("axis", 1)
+        if len(shape) != 2 or axis not in (1, -1):
+            what = f"{site.node.op_type} of shape {list(shape)} along axis {axis}"
+            raise Refusal("BNN008", what, why="bnncc has it over the classes of [1, classes]")
+        site.emit(Softmax(log), [site.operand(0)])
+
+    return entry
+
+
 TABLE: Mapping[str, Callable[[Site], None]] = MappingProxyType(
     {
         "Abs": _elementwise(Abs()),
@@ -276,6 +291,7 @@ TABLE: Mapping[str, Callable[[Site], None]] = MappingProxyType(
         "LeakyRelu": _leaky_relu,
         "Less": _elementwise(Less(), 2),
         "LessOrEqual": _elementwise(LessOrEqual(), 2),
+        "LogSoftmax": _softmax(log=True),
         "MatMul": _matmul,
         "Mul": _elementwise(Mul(), 2),
         "Neg": _elementwise(Neg()),
@@ -286,6 +302,7 @@ TABLE: Mapping[str, Callable[[Site], None]] = MappingProxyType(
         "Reshape": _reshape,
         "Round": _elementwise(Round()),
         "Sign": _elementwise(Sign()),
+        "Softmax": _softmax(log=False),
         "Squeeze": _squeeze,
         "Sub": _elementwise(Sub(), 2),
         "Tanh": _elementwise(Tanh()),

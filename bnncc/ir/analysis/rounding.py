@@ -16,7 +16,7 @@ from bnncc.ir.expression import Chain, Source, Term
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Array
 
-__all__ = ["UNIT_ROUNDOFF", "gamma", "spread"]
+__all__ = ["UNIT_ROUNDOFF", "gamma", "softmax_bound", "spread"]
 
 UNIT_ROUNDOFF = 2.0**-24
 """Half the distance between 1 and the next float32: |fl(a op b) - (a op b)| <= u |a op b|."""
@@ -66,6 +66,21 @@ def spread(chain: Chain, x: Array, slack: Array | float = 0.0) -> tuple[Array, A
     if not terms:
         return np.broadcast_to(x, shape).astype(np.float64), start
     return np.broadcast_to(values[len(terms) - 1], shape).astype(np.float64), bounds[-1]
+
+
+def softmax_bound(y: Array, *, log: bool) -> Array:
+    """Return how far another library's softmax of the same row may lie from our result y [N, C].
+
+    Each exponential, ours within 1 ulp, theirs granted 4, is off by 10 u relatively at most; a sum
+    of C such terms by gamma_C more, on either side; the quotient or the last subtraction rounds
+    once. Below exp(-87) ours is 0, theirs up to 2^-125. A relative error of the sum is an absolute one of its logarithm, which itself is off by 4
+    ulp at most.
+    """
+    relative = 20 * UNIT_ROUNDOFF + 2 * gamma(y.shape[1])
+    if not log:
+        return np.asarray((relative + 10 * UNIT_ROUNDOFF) * np.abs(y) + 2.0**-125)
+    log_of_sum = np.log(y.shape[1]) + 1  # the sum lies between 1 and C
+    return np.asarray(relative + 10 * UNIT_ROUNDOFF * log_of_sum + 2 * UNIT_ROUNDOFF * np.abs(y))
 
 
 def _bound(term: Term, v: Sequence[Array], e: Sequence[Array], y: Array) -> Array:
