@@ -99,8 +99,98 @@ int main(int argc, char **argv) {
 }
 """
 
+# The same without an operating system: the input file's first byte says which model.
+_FIRMWARE = """
+#include <stddef.h>
+#include <stdint.h>
+%(includes)s
 
-def write_sources(folder: Path, target: str, models: Iterable[str] = tuple(MODELS)) -> list[Path]:
+int host_open(const char *name, size_t length, int for_writing);
+size_t host_read(int file, void *bytes, size_t count);
+size_t host_write(int file, const void *bytes, size_t count);
+void host_close(int file);
+int main(void);
+
+typedef int runner(void *const *ports, void *arena);
+
+struct model {
+  const char *name;
+  runner *run;
+  size_t inputs, outputs;
+  size_t bytes[8];
+  size_t arena;
+  size_t stack;
+};
+
+%(runners)s
+static const struct model models[] = {
+%(rows)s};
+
+static uint64_t arena[8192];
+static uint64_t memory[8][8192];
+
+/* The stack below this frame, painted before a call and looked through after it. */
+enum { PAINTED = 8192, SLACK = 64 };
+
+static void paint(void) {
+  volatile unsigned char below[PAINTED];
+  for (size_t i = 0; i < PAINTED; ++i) {
+    below[i] = 0xc3;
+  }
+}
+
+static size_t unpainted(void) {
+  volatile unsigned char below[PAINTED];
+  size_t i = 0;
+  while (i < PAINTED && below[i] == 0xc3) {
+    ++i;
+  }
+  return PAINTED - i;
+}
+
+int main(void) {
+  unsigned char which = 0;
+  const int in = host_open("in.bin", 6, 0);
+  const int out = host_open("out.bin", 7, 1);
+  if (in < 0 || out < 0 || host_read(in, &which, 1) != 0) {
+    return 1;
+  }
+  const struct model *m = &models[which];
+  void *ports[8] = {NULL};
+  for (size_t i = 0; i < m->inputs + m->outputs; ++i) {
+    /* Aligned to a float and no further, bytes to nothing. */
+    ports[i] = (unsigned char *)memory[i] + (m->bytes[i] %% 4u == 0u ? 4u : 1u);
+  }
+  for (uint8_t sample = 0;; ++sample) {
+    for (size_t i = 0; i < m->inputs; ++i) {
+      if (host_read(in, ports[i], m->bytes[i]) != 0) {
+        host_close(out);
+        return i == 0 ? 0 : 2;
+      }
+    }
+    for (size_t i = 0; i < m->arena; ++i) {
+      ((unsigned char *)arena)[i] = sample;
+    }
+    paint();
+    if (m->run(ports, arena) != 0) {
+      return 3;
+    }
+    if (unpainted() > m->stack + SLACK) {
+      return 4;
+    }
+    for (size_t i = m->inputs; i < m->inputs + m->outputs; ++i) {
+      if (host_write(out, ports[i], m->bytes[i]) != 0) {
+        return 5;
+      }
+    }
+  }
+}
+"""
+
+
+def write_sources(
+    folder: Path, target: str, models: Iterable[str] = tuple(MODELS), *, firmware: bool = False
+) -> list[Path]:
     """Write models and the program's main.c, and return every C file."""
     chosen = [emitted(model, target) for model in models]
     includes, runners, rows = [], [], []
@@ -115,11 +205,12 @@ def write_sources(folder: Path, target: str, models: Iterable[str] = tuple(MODEL
         )
         counts = f"{len(e.program.inputs)}, {len(e.program.outputs)}"
         arena = f"sizeof({e.name}_arena)"
-        rows.append(f'  {{"{e.name}", run_{e.name}, {counts}, {{{sizes}}}, {arena}}},\n')
+        stack = f", {e.name.upper()}_STACK_BYTES" if firmware else ""
+        rows.append(f'  {{"{e.name}", run_{e.name}, {counts}, {{{sizes}}}, {arena}{stack}}},\n')
     paths = [write(e, folder) for e in chosen]
     main = folder / "main.c"
     parts = {"includes": "\n".join(includes), "runners": "\n".join(runners), "rows": "".join(rows)}
-    main.write_text(_MAIN % parts, encoding="utf-8")
+    main.write_text((_FIRMWARE if firmware else _MAIN) % parts, encoding="utf-8")
     return [main, *paths]
 
 

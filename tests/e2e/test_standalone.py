@@ -110,6 +110,42 @@ def test_standalone_built_otherwise(programs, tmp_path: Path, build: Build, mode
     check(programs(build), model, build.target, tmp_path)
 
 
+@pytest.fixture(scope="module", params=["soft", "hard"])
+def firmware(request: pytest.FixtureRequest, tmp_path_factory, tool) -> Sequence[str]:
+    """The command that runs all models on an emulated Cortex-M4, without and with its FPU."""
+    flags = CORTEX_M4 if request.param == "soft" else CORTEX_M4F
+    folder = tmp_path_factory.mktemp("firmware")
+    sources = write_sources(folder, "cortex-m4", firmware=True)
+    image = folder / "firmware.elf"
+    run(
+        tool("arm-none-eabi-gcc"),
+        *flags,
+        *("-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
+        *("-nostartfiles", "-nostdlib", f"-T{CORTEX_M / 'memory.ld'}"),
+        *(CORTEX_M / "startup.c", *sources, "-lc", "-lgcc"),
+        *("-o", image),
+    )
+    emulator = tool("qemu-system-arm")
+    silent = ("-nographic", "-monitor", "none", "-serial", "none")
+    semihosting = ("-semihosting-config", "enable=on,target=native")
+    return emulator, "-M", "mps2-an386", *silent, *semihosting, "-kernel", str(image)
+
+
+@EACH_MODEL
+def test_cortex_m4(firmware: Sequence[str], tmp_path: Path, model: str) -> None:
+    # Unaligned access traps there, and the stack that a call takes is measured.
+    graph = emitted(model, "cortex-m4").graph
+    feeds = inputs(graph, 8, seed=len(model))
+    which = bytes([list(MODELS).index(model)])
+    (tmp_path / "in.bin").write_bytes(which + to_bytes(graph, feeds))
+    done = subprocess.run(
+        firmware, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    results = from_bytes(graph, (tmp_path / "out.bin").read_bytes())
+    assert_same_bits(results, interpret.run(graph, feeds))
+
+
 def test_the_program_tells_right_from_wrong(programs, tmp_path: Path) -> None:
     # Without this, the tests above would pass on outputs that are compared with themselves.
     graph = emitted("reals", "x86-64").graph

@@ -73,8 +73,8 @@ def softmax_bound(y: Array, *, log: bool) -> Array:
 
     Each exponential, ours within 1 ulp, theirs granted 4, is off by 10 u relatively at most; a sum
     of C such terms by gamma_C more, on either side; the quotient or the last subtraction rounds
-    once. Below exp(-87) ours is 0, theirs up to 2^-125. A relative error of the sum is an absolute one of its logarithm, which itself is off by 4
-    ulp at most.
+    once. Below exp(-87) ours is 0, theirs up to 2^-125. A relative error of the sum is an absolute
+    one of its logarithm, which itself is off by 4 ulp at most.
     """
     relative = 20 * UNIT_ROUNDOFF + 2 * gamma(y.shape[1])
     if not log:

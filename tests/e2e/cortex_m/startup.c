@@ -68,26 +68,3 @@ void reset(void) {
 __attribute__((section(".vectors"), used)) static void (*const vectors[16])(void) = {
     (void (*)(void))(uintptr_t)stack_top, reset, fault, fault, fault, fault, fault,
 };
-
-/* What a compiler may call for loops over memory. */
-void *memcpy(void *restrict to, const void *restrict from, size_t count);
-void *memset(void *to, int value, size_t count);
-
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *
-memcpy(void *restrict to, const void *restrict from, size_t count) {
-  unsigned char *t = to;
-  const unsigned char *f = from;
-  while (count-- > 0) {
-    *t++ = *f++;
-  }
-  return to;
-}
-
-__attribute__((optimize("no-tree-loop-distribute-patterns"))) void *memset(void *to, int value,
-                                                                           size_t count) {
-  unsigned char *t = to;
-  while (count-- > 0) {
-    *t++ = (unsigned char)value;
-  }
-  return to;
-}
