@@ -7,9 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from bnncc.errors import printable
 from bnncc.ir.types import Array
 
-__all__ = ["Certificate", "Domain", "LayerCertificate", "Undecided"]
+__all__ = ["Certificate", "Domain", "LayerCertificate", "SignOfZero", "Undecided"]
+
+
+@dataclass(frozen=True)
+class SignOfZero:
+    """An assumption: the sign that `tensor` holds is taken as `value`, -1 or +1, where it is 0."""
+
+    tensor: str
+    value: int
+
+    def __str__(self) -> str:
+        return f"{printable(self.tensor)}: sign(0) is taken as {self.value:+d}, not 0"
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,10 @@ class LayerCertificate:
         domain: the accumulator's values.
         values_checked: how many (channel, value) pairs the chain was evaluated on.
         thresholds: the channel's levels change where the accumulator reaches these, [C, T];
-            unused places hold a value above the domain.
+            unused places hold a value above the domain (null in JSON where that is infinite).
         levels: [C, T + 1].
-        smallest_distance: between the chain's value and a decision, over all neighbours of one.
+        smallest_distance: between the chain's value and a decision, over all neighbours of one;
+            None where there is no decision.
         constant_channels: channels whose level never changes.
         falling_channels: channels whose level falls as the accumulator rises.
         zero_reachable: channels in which sign(0) occurs.
@@ -70,15 +83,20 @@ class LayerCertificate:
     values_checked: int
     thresholds: Array
     levels: Array
-    smallest_distance: float
+    smallest_distance: float | None
     constant_channels: tuple[int, ...]
     falling_channels: tuple[int, ...]
     zero_reachable: tuple[int, ...]
     undecided: tuple[Undecided, ...]
 
     def is_undecided(self, channel: Array, low: Array, high: Array) -> Array:
-        """Return which of the accumulator ranges low..high of the given channels are undecided."""
-        hit = np.zeros(channel.shape, dtype=bool)
+        """Return which of the accumulator ranges low..high of the given channels are undecided.
+
+        A range is, if a threshold lies in it, or an accumulator that rounding alone leaves open.
+        """
+        thresholds = self.thresholds[np.minimum(channel, len(self.thresholds) - 1)]
+        first, last = (np.broadcast_to(end, channel.shape)[:, np.newaxis] for end in (low, high))
+        hit = np.asarray(((first < thresholds) & (thresholds <= last)).any(axis=1))
         for entry in self.undecided:
             hit |= (channel == entry.channel) & (low <= entry.high) & (high >= entry.low)
         return hit
@@ -90,7 +108,7 @@ class Certificate:
 
     model_sha256: str
     bnncc_version: str
-    assumptions: tuple[str, ...]
+    assumptions: tuple[SignOfZero, ...]
     layers: tuple[LayerCertificate, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -100,7 +118,7 @@ class Certificate:
             "model_sha256": self.model_sha256,
             "bnncc_version": self.bnncc_version,
             "reference": "ONNX Runtime float32, optimisations off, operation by operation, no fma",
-            "assumptions": list(self.assumptions),
+            "assumptions": [str(assumption) for assumption in self.assumptions],
             "layers": [_layer_json(layer) for layer in self.layers],
         }
 
@@ -110,6 +128,8 @@ def _layer_json(layer: LayerCertificate) -> dict[str, Any]:
     return plain | {
         "domain": asdict(layer.domain),
         "undecided": [asdict(entry) for entry in layer.undecided],
-        "thresholds": layer.thresholds.tolist(),
+        "thresholds": [
+            [t if np.isfinite(t) else None for t in row] for row in layer.thresholds.tolist()
+        ],
         "levels": layer.levels.tolist(),
     }

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ from bnncc.targets import Target, host_target, target_named
 
 if TYPE_CHECKING:
     import onnx
+    from torch import Tensor, nn
+
+    from bnncc.frontends.onnx import Imported
 
 __all__ = ["Artifact", "Compilation", "Options", "compile", "compile_in_memory"]
 
@@ -41,7 +45,8 @@ class Options:
     """How to compile.
 
     Attributes:
-        name: prefix of the C identifiers and of the files; "" takes the model file's name.
+        name: prefix of the C identifiers and of the files; "" takes the model file's name, or the
+            name of the module's class.
         target: a name of `bnncc targets`; "" stands for this machine's.
         inputs: uint8 inputs, each as `[NAME=]uint8:SCALE,OFFSET`.
         sign_zero: "auto", "plus", "minus" or "exact", see `SignZero`.
@@ -101,19 +106,21 @@ class Artifact:
 
 
 def compile(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | nn.Module,
     output: str | os.PathLike[str] = ".",
     options: Options | None = None,
     *,
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Artifact:
-    """Compile a model file to NAME.h and NAME.c in the folder `output`, which is made if missing.
+    """Compile a model to NAME.h and NAME.c in the folder `output`, which is made if missing.
 
     Args:
-        model: an ONNX file.
+        model: an ONNX file, a .pt2 archive of torch.export, or a PyTorch module.
         output: a folder.
         options: how; the defaults suit this machine.
+        example_inputs: for a module, a tensor for each argument of its forward, with batch 1.
         certificate: where to write the certificate as JSON, if anywhere.
         progress: see `Progress`.
 
@@ -123,7 +130,7 @@ def compile(
     Raises:
         UnsupportedModelError, UsageError, ToolchainError, InternalError: see `bnncc.errors`.
     """
-    done = compile_in_memory(model, options, progress)
+    done = compile_in_memory(model, options, progress, example_inputs=example_inputs)
     folder = Path(output)
     header, source = (folder / f"{done.program.name}.{suffix}" for suffix in ("h", "c"))
     files = {header: done.header, source: done.source}
@@ -131,33 +138,34 @@ def compile(
         if Path(certificate) in files:
             what = "the certificate would overwrite the C"
             raise UsageError("BNN020", what, where=str(certificate))
-        files[Path(certificate)] = json.dumps(done.certificate.as_json(), indent=1) + "\n"
+        plain = done.certificate.as_json()
+        files[Path(certificate)] = json.dumps(plain, indent=1, allow_nan=False) + "\n"
     _write_all(files)
     return Artifact(header, source, done)
 
 
 def compile_in_memory(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | nn.Module,
     options: Options | None = None,
     progress: Progress = lambda *_: None,
+    *,
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
 ) -> Compilation:
-    """Compile a model file without writing anything (but `options.dump_dir`).
+    """Compile a model without writing anything (but `options.dump_dir`).
 
     Raises:
         As `compile`.
     """
-    from bnncc.frontends.onnx import load_onnx  # onnx takes half a second to import
-
     options = options or Options()
-    path = Path(model)
+    model_name, read = _reader(model, example_inputs)
     target = target_named(options.target) if options.target else host_target()
     context = Context(target, _sign_zero(options.sign_zero))
     declared = _declared(options.inputs)
-    name = identifier(options.name or path.name.split(".")[0])
+    name = identifier(options.name or model_name.split(".")[0])
     clock = _Clock()
 
     progress("reading the model", 0, len(PIPELINE) + 2)
-    imported = load_onnx(path, options.shapes)
+    imported = read(options.shapes)
     graph = declare_inputs(imported.graph, declared)
     clock.lap("read")
 
@@ -165,7 +173,7 @@ def compile_in_memory(
     clock.lap("passes")
 
     progress("writing C", len(PIPELINE) + 1, len(PIPELINE) + 2)
-    program = lower(lowered.graph, name, _banner(path, imported.sha256, options, target))
+    program = lower(lowered.graph, name, _banner(model_name, imported.sha256, options, target))
     header, source = render_header(program), render_source(program)
     clock.lap("emit")
 
@@ -190,6 +198,29 @@ def compile_in_memory(
         inputs={input_name or only: spec for input_name, spec in declared.items()},
         oracle=imported.source,
     )
+
+
+def _reader(
+    model: str | os.PathLike[str] | nn.Module, example_inputs: Tensor | Sequence[Tensor] | None
+) -> tuple[str, Callable[[Mapping[str, tuple[int, ...]]], Imported]]:
+    """Return what the model is called, and what reads it, given shapes of inputs."""
+    from bnncc.frontends.torch import is_module, load_file, load_module  # these import onnx
+
+    if is_module(model):
+        if example_inputs is None:
+            raise UsageError(
+                "BNN022",
+                "compiling a module needs example_inputs",
+                help="bnncc.compile(module, example_inputs=(torch.zeros(1, 784),)), a tensor for "
+                "each argument of forward",
+            )
+        return type(model).__name__, partial(load_module, model, example_inputs)
+    if not isinstance(model, str | os.PathLike):
+        what = f"a model is a file or a torch.nn.Module, not {type(model).__name__}"
+        raise UsageError("BNN020", what)
+    if example_inputs is not None:
+        raise UsageError("BNN022", "example_inputs is given, but the model is a file")
+    return Path(model).name, partial(load_file, Path(model))
 
 
 class _Clock:
@@ -223,14 +254,14 @@ def _sign_zero(text: str) -> SignZero:
         raise UsageError("BNN020", what, help=f"choose one of: {known}") from None
 
 
-def _banner(path: Path, sha256: str, options: Options, target: Target) -> list[str]:
+def _banner(model_name: str, sha256: str, options: Options, target: Target) -> list[str]:
     """Return the comment on top of both files: what made them, from what, how."""
     chosen = [f"--target {target.name}"]
     chosen += [f"--input {text}" for text in options.inputs]
     chosen += [f"--sign-zero {options.sign_zero}"] if options.sign_zero != "auto" else []
     return [
         f"Generated by bnncc {__version__}; do not edit.",
-        comment(f"model   {path.name}"),
+        comment(f"model   {model_name}"),
         f"sha256  {sha256}",
         comment(f"options {' '.join(chosen)}"),
     ]

@@ -155,10 +155,31 @@ EXPLANATIONS: dict[str, str] = {
         "The model draws random numbers (stochastic binarisation or dropout left on). There are "
         "no fixed weights or activations to compile. Export in eval mode."
     ),
+    "BNN013": (
+        "The file is a pickle (torch.save) or TorchScript. Loading one runs code from the file, so "
+        "bnncc never does. Where you trust it, convert it: load it in Python, and write ONNX with "
+        "torch.onnx.export(model.eval(), (example_input,), 'model.onnx')."
+    ),
+    "BNN014": (
+        "The torch.export archive (.pt2) is damaged, or holds what could only be loaded by running "
+        "it: pickles, compiled code, Python expressions. An archive is untrusted input, and "
+        "PyTorch's own reader runs such parts, so bnncc looks through it before."
+    ),
+    "BNN015": (
+        "PyTorch could not export the module to ONNX: its forward raised an exception, the "
+        "exporter crashed or did not end, or what it wrote computes something else. It runs in a "
+        "process of its own, so yours goes on. The message names the line of the model's code "
+        "where that is known."
+    ),
     "BNN020": "An option has a value that bnncc does not know; the message lists those it does.",
     "BNN021": (
         "An input declared with --input does not fit the model: unknown name, wrong element type, "
         "or a scale that is not a positive finite number."
+    ),
+    "BNN022": (
+        "Compiling a PyTorch module needs example inputs, a tensor for each argument of forward: "
+        "bnncc.compile(module, example_inputs=(torch.zeros(1, 784),)). Their shapes become those "
+        "of the C function. A file knows its shapes, and takes none."
     ),
     "BNN030": (
         "A layer has no kernel: after all passes it is still in a form that no kernel implements. "
@@ -177,6 +198,10 @@ EXPLANATIONS: dict[str, str] = {
     ),
     "BNN042": "An array does not have the shape or element type that the compiled model takes.",
     "BNN043": "The compiled model returned a non-zero status: a null pointer was passed to it.",
+    "BNN044": (
+        "PyTorch is needed to read this file, and is not installed: pip install 'bnncc[torch]'. "
+        "ONNX files need no PyTorch."
+    ),
     "BNN050": "The output folder or a file in it cannot be written. Nothing was left half-written.",
     "BNN060": (
         "Verification found a difference between the float reference and what bnncc made of the "

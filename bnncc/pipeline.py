@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnncc.certificate import LayerCertificate
+from bnncc.certificate import LayerCertificate, SignOfZero
 from bnncc.errors import InternalError, printable
 from bnncc.ir.check import violations
 from bnncc.ir.graph import Graph
@@ -60,7 +60,7 @@ class Lowered:
     folded: Graph
     certificates: tuple[LayerCertificate, ...]
     refusals: tuple[Refusal, ...]
-    assumptions: tuple[str, ...]
+    assumptions: tuple[SignOfZero, ...]
 
 
 def run_pass(step: Pass, graph: Graph, context: Context) -> Outcome:

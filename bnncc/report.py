@@ -120,7 +120,7 @@ def make_report(
         binary_macs=program.binary_macs,
         real_macs=program.real_macs,
         notes=notes,
-        assumptions=lowered.assumptions,
+        assumptions=tuple(map(str, lowered.assumptions)),
         refusals=refusals,
         seconds=seconds,
     )

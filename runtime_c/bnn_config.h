@@ -11,7 +11,8 @@
 #error "bnncc: -ffast-math and its parts change results; compile this file without them"
 #endif
 
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+/* 16 is for half precision; float is evaluated as float then too. */
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
 #error "bnncc: float must be evaluated as float; on 32-bit x86 use -msse2 -mfpmath=sse"
 #endif
 

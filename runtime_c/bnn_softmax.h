@@ -63,11 +63,11 @@ BNN_INLINE float bnn_log(float x) {
   return (r + p) + bnn_mul(e, 0.693359375f);
 }
 
-/* Return the largest of x[count]. */
+/* Return the largest of x[count], or NaN if there is one. */
 BNN_INLINE float bnn_largest(size_t count, const float *x) {
   float largest = x[0];
   for (size_t c = 1; c < count; ++c) {
-    largest = x[c] > largest ? x[c] : largest;
+    largest = x[c] > largest || x[c] != x[c] ? x[c] : largest;
   }
   return largest;
 }

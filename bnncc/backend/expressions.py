@@ -48,6 +48,8 @@ class Statement:
     value: str
 
 
+_C_TYPES = {Element.BOOL: "int", Element.I32: "int32_t", Element.F32: "float"}
+
 _INFIX = {
     ew.Greater: ">",
     ew.GreaterOrEqual: ">=",
@@ -91,8 +93,7 @@ def statements(expression: Expression, x: str, parameters: Sequence[Parameter]) 
         value = _value(term.op, [operand(o) for o in term.operands])
         if value is None:
             raise ValueError(f"{term.op} cannot be written in C")
-        c_type = "int" if term.op.result_element is Element.BOOL else "float"
-        lines.append(Statement(c_type, f"t{i}", value))
+        lines.append(Statement(_C_TYPES[term.op.result_element], f"t{i}", value))
     return lines
 
 
@@ -115,6 +116,8 @@ def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
             return o[0]
         case ew.Cast(to=Element.F32):
             return f"(float){o[0]}"
+        case ew.Cast(to=Element.I32):
+            return f"(int32_t){o[0]}"
         case ew.Add():
             return f"{o[0]} + {o[1]}"
         case ew.Sub():

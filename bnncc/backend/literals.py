@@ -48,6 +48,8 @@ _LOWEST = np.iinfo(np.int32).min
 
 def _real(value: float, digits: int, suffix: str, infinity: str) -> str:
     """Return a decimal that rounds to the same value: 9 digits for float, 17 for double."""
+    if np.isnan(value):
+        raise ValueError("NaN has no literal")
     if np.isinf(value):
         return infinity if value > 0 else f"-{infinity}"
     text = f"{value:.{digits}g}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from bnncc.backend.amalgamate import amalgamate
 from bnncc.backend.expressions import Parameter, is_emittable, statements
 from bnncc.backend.literals import literal
@@ -75,6 +77,16 @@ def _refuse_what_has_no_form(graph: Graph) -> None:
         if isinstance(node.op, (Map, XnorDense, SignSum, RealDense))
         for term in node.op.epilogue.expression.terms
         if not is_emittable(term.op)
+    ]
+    problems += [
+        Diagnostic(
+            "BNN030",
+            f'output "{printable(name)}" holds {graph.types[name].element.value}',
+            why="outputs in C are float32, int32 or uint8",
+            help="export the model with that output cast to float",
+        )
+        for name in graph.outputs
+        if graph.types[name].element.dtype.name not in _C_TYPES
     ]
     if problems:
         raise UnsupportedModelError.of(problems)
@@ -260,8 +272,10 @@ class _Lowering:
         """Return how C reads a constant of one row a channel: as a literal where all rows agree."""
         values = self.graph.constants[tensor]
         width = values.shape[-1] if values.ndim > 1 else 1
-        rows = values.reshape(-1, width)
-        if (rows == rows[0]).all():
+        if not values.size:  # the thresholds of a Step with one level
+            return Parameter((), "", width), ()
+        rows = np.ascontiguousarray(values.reshape(-1, width))
+        if rows.tobytes() == rows[0].tobytes() * len(rows):  # -0 is not +0
             return Parameter(tuple(map(literal, rows[0])), "", width), ()
         constant = self._constant(blank, role, tensor, kind)
         return Parameter((), constant.name, width), (constant,)
@@ -286,7 +300,15 @@ class _Lowering:
         role = "limits" if direct else "thresholds"
         decisions = self._constant(blank, role, operands[-1], "thresholds")
         comparisons = _comparisons(decisions, result, "<=" if direct else ">=")
-        finish = Finish(tuple(lines), result, comparisons, epilogue.word_bits, blank.y.shape[-1])
+        texts = (*(line.value for line in lines), *comparisons)
+        finish = Finish(
+            tuple(lines),
+            result,
+            comparisons,
+            epilogue.word_bits,
+            blank.y.shape[-1],
+            reads_channel=any("[c" in text or " c]" in text for text in texts),
+        )
         return finish, (*constants, *(() if _same_for_all_channels(decisions) else (decisions,)))
 
 

@@ -9,8 +9,55 @@ __all__ = ["comment", "identifier"]
 _LONGEST_IDENTIFIER = 40
 _LONGEST_COMMENT = 120
 
+# A file NAME.h beside the model's C can be found in the place of the system's <NAME.h>.
+_HEADERS = frozenset(
+    {
+        "alloca",
+        "assert",
+        "complex",
+        "ctype",
+        "endian",
+        "errno",
+        "features",
+        "fenv",
+        "float",
+        "inttypes",
+        "iso646",
+        "limits",
+        "locale",
+        "math",
+        "memory",
+        "setjmp",
+        "signal",
+        "stdalign",
+        "stdarg",
+        "stdatomic",
+        "stdbool",
+        "stddef",
+        "stdint",
+        "stdio",
+        "stdlib",
+        "stdnoreturn",
+        "string",
+        "strings",
+        "tgmath",
+        "threads",
+        "time",
+        "uchar",
+        "unistd",
+        "wchar",
+        "wctype",
+    }
+)
+
 _RESERVED = frozenset(
     {
+        "char8_t",
+        "char16_t",
+        "char32_t",
+        "co_await",
+        "co_return",
+        "co_yield",
         "alignas",
         "alignof",
         "and",
@@ -118,7 +165,8 @@ _RESERVED = frozenset(
 def identifier(name: str) -> str:
     """Return an identifier in C and C++ like `name`: lower case, short, not reserved."""
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:_LONGEST_IDENTIFIER].strip("_")
-    if not plain or plain[0].isdigit() or plain in _RESERVED or plain.startswith("bnn_"):
+    taken = plain in _RESERVED or plain in _HEADERS or plain.startswith("bnn_")
+    if not plain or plain[0].isdigit() or taken:
         return f"model_{plain}" if plain else "model"
     return plain
 
@@ -130,7 +178,8 @@ def comment(text: str) -> str:
     trigraph; at most 120 characters.
     """
     plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
-    for unsafe, safe in (("*/", "* /"), ("/*", "/ *"), ("\\", "/"), ("??", "?.")):
+    # The backslash first: what replaces it must not form one of the others.
+    for unsafe, safe in (("\\", "|"), ("*/", "* /"), ("/*", "/ *"), ("??", "?.")):
         while unsafe in plain:
             plain = plain.replace(unsafe, safe)
     return plain if len(plain) <= _LONGEST_COMMENT else f"{plain[: _LONGEST_COMMENT - 3]}..."

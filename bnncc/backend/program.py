@@ -65,6 +65,7 @@ class Finish:
         decisions: for each plane, the comparisons whose parity is the bit; empty for reals.
         word_bits: of the packed result.
         words: of each packed plane.
+        reads_channel: whether anything depends on the channel's number `c`.
     """
 
     statements: tuple[Statement, ...]
@@ -72,6 +73,7 @@ class Finish:
     decisions: tuple[str, ...]
     word_bits: int
     words: int
+    reads_channel: bool = True
 
 
 @dataclass(frozen=True)

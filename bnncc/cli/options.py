@@ -40,7 +40,7 @@ HERE = Path()
 """The current folder."""
 
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The trained network, an ONNX file.")
+    Path, typer.Argument(metavar="MODEL", help="The trained network: ONNX, or .pt2 of PyTorch.")
 ]
 Name = Annotated[
     str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,7 +42,9 @@ def parse_input_spec(text: str) -> tuple[str, InputSpec]:
         scale, offset = (float(match[part]) for part in ("scale", "offset")) if match else (0, 0)
     except ValueError:
         scale = offset = 0.0
-    if not match or not (math.isfinite(scale) and scale > 0 and math.isfinite(offset)):
+    with np.errstate(over="ignore"):
+        held = np.array([scale, offset], np.float32)
+    if not match or not (np.isfinite(held).all() and held[0] > 0):
         raise UsageError(
             "BNN021",
             f'"{printable(text)}" does not declare an input',

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bnncc.certificate import LayerCertificate
+from bnncc.certificate import LayerCertificate, SignOfZero
 from bnncc.ir.graph import Graph
 from bnncc.ir.types import Stage
 from bnncc.targets import Target
@@ -28,6 +28,8 @@ class Exactness(enum.Enum):
     """How the results of what a pass rewrote compare with those before it."""
 
     BITWISE = "bitwise"
+    VALUE = "value"
+    """The same numbers; a zero may change its sign."""
     REDUCTION_ORDER = "reduction order"
     """Equal but for the order in which a float32 sum is taken, within the rigorous bound on it."""
     ASSUMPTION = "assumption"
@@ -58,7 +60,7 @@ class Outcome:
     graph: Graph
     refusals: tuple[Refusal, ...] = ()
     certificates: tuple[LayerCertificate, ...] = ()
-    assumptions: tuple[str, ...] = ()
+    assumptions: tuple[SignOfZero, ...] = ()
 
 
 @dataclass(frozen=True)

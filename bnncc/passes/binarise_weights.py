@@ -11,6 +11,8 @@ they can lie from it is bounded by `Dequantize.slack`, 0 where every order gives
 all terms, and the bias that a Gemm adds, are multiples of one power of two and no partial sum
 needs more than 24 bits.
 
+Over reals every magnitude must be alpha itself; over integers crumbs of 2^-20 are bounded by slack.
+
 Refuses: rows with other magnitudes or with zeros among non-zeros, and sums beyond 2^24.
 Source: Courbariaux et al. 2016, section 1; Rastegari et al. 2016, eq. 2 (alpha).
 """
@@ -50,6 +52,7 @@ class _Operand:
         magnitudes: every |real value| an element can have.
         misfit: how far the model's float32 values lie from the affine map.
         nodes: what computes the tensor, if it does not exist yet.
+        origin: the source nodes that the affine map stands for.
     """
 
     name: str
@@ -58,6 +61,7 @@ class _Operand:
     magnitudes: Array
     misfit: float
     nodes: tuple[Node, ...]
+    origin: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,10 @@ def _apply(graph: Graph, _: Context) -> Outcome:
         if first:
             operands[x] = _signs(rewrite, x, rows) or _codes(rewrite, x)
         operand = operands[x]
-        if operand is None:
+        if operand is None and rows[node.name].misfit.any():
+            reason = "its weights are +-alpha but for rounding, and its input is real"
+            refusals.append(Refusal(node.name, node.origin, reason))
+        elif operand is None:
             rewrite.replace(node, _real(rewrite, node, rows[node.name]))
         else:
             made = operand.nodes if first else ()
@@ -152,7 +159,7 @@ def _signs(rewrite: Rewrite, x: str, rows: Mapping[str, BinaryRows]) -> _Operand
     twin = rewrite.node(Step(element), step.inputs, name, step.origin)
     if alone:
         rewrite.replace(step, [twin])
-    return _Operand(name, 1.0, 0.0, np.ones(1), 0.0, () if alone else (twin,))
+    return _Operand(name, 1.0, 0.0, np.ones(1), 0.0, () if alone else (twin,), ())
 
 
 def _codes(rewrite: Rewrite, x: str) -> _Operand | None:
@@ -169,7 +176,8 @@ def _codes(rewrite: Rewrite, x: str) -> _Operand | None:
     if unit == 0 or misfit > 4 * UNIT_ROUNDOFF * np.abs(real).max():
         return None
     name, nodes = _reshaped(rewrite, path)
-    return _Operand(name, unit, offset, np.abs(real), misfit, nodes)
+    origin = tuple(name for node in path for name in node.origin)
+    return _Operand(name, unit, offset, np.abs(real), misfit, nodes, origin)
 
 
 def _values_of_codes(graph: Graph, path: Sequence[Node]) -> Array:
@@ -235,7 +243,8 @@ def _integer(rewrite: Rewrite, node: Node, operand: _Operand, rows: BinaryRows) 
     alpha = rows.alpha.astype(np.float64)
     accumulator = rewrite.fresh(f"{node.output}.acc")
     weights = _weights(rewrite, node, rows)
-    dense = rewrite.node(BinaryDense(), (operand.name, weights), accumulator, node.origin)
+    origin = (*node.origin, *operand.origin)
+    dense = rewrite.node(BinaryDense(), (operand.name, weights), accumulator, origin)
     real_map = {
         "scale": alpha * operand.unit,
         "shift": alpha * operand.offset * rows.signs.sum(axis=1, dtype=np.int64),

@@ -29,10 +29,14 @@ def _batch_norm(rewrite: Rewrite, node: Node, op: BatchNormalization) -> list[No
     scale, shift = op.scale_and_shift(*(rewrite.graph.constants[name] for name in names))
     rank = len(rewrite.type_of(x).shape)
     over_channels = (-1,) + (1,) * (rank - 2)
-    s = rewrite.constant(f"{node.output}.scale", scale.reshape(over_channels), Element.F32)
+    nodes: list[Node] = []
+    if not (scale == 1).all():
+        s = rewrite.constant(f"{node.output}.scale", scale.reshape(over_channels), Element.F32)
+        scaled = rewrite.fresh(f"{node.output}.scaled")
+        nodes.append(rewrite.node(Mul(), (x, s), scaled, node.origin))
+        x = scaled
     t = rewrite.constant(f"{node.output}.shift", shift.reshape(over_channels), Element.F32)
-    product = rewrite.node(Mul(), (x, s), rewrite.fresh(f"{node.output}.scaled"), node.origin)
-    return [product, rewrite.node(Add(), (product.output, t), node.output, node.origin)]
+    return [*nodes, rewrite.node(Add(), (x, t), node.output, node.origin)]
 
 
 def _dequantize(rewrite: Rewrite, node: Node) -> list[Node]:
@@ -43,8 +47,11 @@ def _dequantize(rewrite: Rewrite, node: Node) -> list[Node]:
     small = interval is not None and max(-interval.low, interval.high) < _EXACT_INTEGERS
     with np.errstate(over="ignore"):
         single = factors.astype(np.float32)
-    if not small or (offsets != 0).any() or not np.array_equal(single, factors):
+    # A factor <= 0 would give -0 for some n, where the double sum n * scale + 0 gives +0.
+    if not small or (offsets != 0).any() or not (single == factors).all() or (single <= 0).any():
         return []
+    if (single == 1).all():
+        return [rewrite.node(Cast(Element.F32), (n,), node.output, node.origin)]
     cast = rewrite.node(Cast(Element.F32), (n,), rewrite.fresh(f"{node.output}.real"), node.origin)
     alpha = rewrite.constant(f"{node.output}.alpha", single, Element.F32)
     return [cast, rewrite.node(Mul(), (cast.output, alpha), node.output, node.origin)]

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnncc.ir.analysis.rounding import gamma
+from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF, gamma
 from bnncc.ir.graph import Graph, Node
-from bnncc.ir.ops.elementwise import Sign, Step
+from bnncc.ir.ops.elementwise import Clip, HardSigmoid, Sign, Step, Tanh
+from bnncc.ir.ops.kernels import Map
 from bnncc.ir.ops.linear import BinaryDense, MatMul
 from bnncc.ir.storage import decode, encode
 from bnncc.ir.types import Array, Element, TensorType
@@ -25,7 +26,9 @@ from bnncc.passes.levels import never
 __all__ = ["differences"]
 
 _RANDOM_ROWS = 6
-_THRESHOLD_CHANNELS = 6
+_THRESHOLD_CHANNELS = 16
+_THRESHOLD_COLUMNS = 4
+_WHOLE_DOMAIN = 256
 _NARROWEST_FIRST = (
     Element.BIPOLAR,
     Element.TERNARY,
@@ -54,7 +57,11 @@ class _Region:
 
 def differences(before: Graph, after: Graph, exactness: Exactness) -> list[str]:
     """Return what the two graphs compute differently, region by region; [] if nothing."""
-    found: list[str] = []
+    found = [
+        f"constant {name} changed"
+        for name in before.constants.keys() & after.constants.keys()
+        if not _same_constant(before.constants[name], after.constants[name])
+    ]
     for region in _regions(before, after):
         feeds = _probes(before, after, region)
         old = _execute(before, region.old, feeds)
@@ -70,6 +77,10 @@ def differences(before: Graph, after: Graph, exactness: Exactness) -> list[str]:
             if wrong:
                 found.append(f"{name} differs in {wrong} of {was.size} values ({region.origin})")
     return sorted(found)
+
+
+def _same_constant(was: Array, is_: Array) -> bool:
+    return was is is_ or (was.shape == is_.shape and was.tobytes() == is_.tobytes())
 
 
 def _regions(before: Graph, after: Graph) -> list[_Region]:
@@ -147,7 +158,11 @@ def _slack(
         return 0.0
     x, weights = env[node.inputs[0]], graph.constants[node.inputs[1]]
     magnitude = np.abs(x) @ np.abs(weights).T  # its own rounding: the 8 below
-    return np.asarray((gamma(2 * weights.shape[1] + 8) + _CRUMBS) * magnitude)
+    bound = (gamma(2 * weights.shape[1] + 8) + _CRUMBS) * magnitude
+    if any(fed.dtype == np.uint8 for fed in env.values()):
+        # Codes may be decoded 4 u of the largest off the affine map (see binarise_weights).
+        bound += 8 * UNIT_ROUNDOFF * np.abs(x).max(initial=0) * np.abs(weights).sum(axis=1)
+    return np.asarray(bound)
 
 
 def _mismatches(was: Array, is_: Array, exactness: Exactness, slack: Array | float) -> int:
@@ -157,6 +172,8 @@ def _mismatches(was: Array, is_: Array, exactness: Exactness, slack: Array | flo
     if was.dtype == is_.dtype == np.float32 and np.ndim(slack) == 0:
         apart = was.view(np.uint32) != is_.astype(np.float32).view(np.uint32)
         apart &= ~(np.isnan(was) & np.isnan(is_))
+        if exactness is Exactness.VALUE:
+            apart &= was != is_
     if exactness is Exactness.ASSUMPTION:
         apart &= was != 0
     return int(apart.sum())
@@ -166,12 +183,31 @@ def _probes(before: Graph, after: Graph, region: _Region) -> dict[str, Array]:
     """Return chosen values [N, ...] for every tensor that either side of the region reads."""
     names = sorted(_boundary(before, region.old) | _boundary(after, region.new))
     kinds = {name: _narrower(before, after, name) for name in names}
-    crafted = _crafted(before, region, kinds)
-    rows = 4 + _RANDOM_ROWS + len(crafted[1])
+    crafted: dict[str, list[Array]] = {name: [] for name in names}
+    for graph, nodes in ((before, region.old), (after, region.new)):
+        for node in nodes:
+            name, chosen = _crafted(graph, node, kinds)
+            crafted.get(name, []).extend(chosen)
+    rows = 4 + _RANDOM_ROWS + max(map(len, crafted.values()), default=0)
     feeds = {name: _values(kinds[name], rows, seed) for seed, name in enumerate(names)}
-    if crafted[1]:
-        feeds[crafted[0]][rows - len(crafted[1]) :] = crafted[1]
-    return feeds
+    for name, chosen in crafted.items():
+        if chosen:
+            feeds[name][rows - len(chosen) :] = chosen
+    return {name: _reachable(before, name, values) for name, values in feeds.items()}
+
+
+def _reachable(graph: Graph, name: str, values: Array) -> Array:
+    """Return values clipped to what the operation that makes the tensor can give."""
+    node = graph.producers.get(name)
+    match node.op if node else None:
+        case Clip(low=low, high=high):
+            return np.clip(values, np.float32(min(low, high)), np.float32(high))
+        case HardSigmoid():
+            return np.clip(values, np.float32(0), np.float32(1))
+        case Tanh():
+            return np.clip(values, np.float32(-1), np.float32(1))
+        case _:
+            return values
 
 
 def _narrower(before: Graph, after: Graph, name: str) -> TensorType:
@@ -222,60 +258,89 @@ def _integers(kind: TensorType, shape: tuple[int, ...], random: np.random.Genera
     return (interval.low + interval.stride * index).astype(np.int32)
 
 
-def _crafted(
-    graph: Graph, region: _Region, kinds: Mapping[str, TensorType]
-) -> tuple[str, list[Array]]:
-    """Return (name, rows) for one boundary tensor that put accumulators at their thresholds."""
-    for node in region.old:
-        source = node.inputs[0]
-        if isinstance(node.op, Step):
-            thresholds = graph.constants[node.inputs[1]]
-            if source in kinds:
-                return source, _at_thresholds(thresholds, kinds[source])
-            dense = graph.producers[source]
-            if isinstance(dense.op, BinaryDense) and dense.inputs[0] in kinds:
-                x = dense.inputs[0]
-                return x, _reaching(graph.constants[dense.inputs[1]], thresholds, kinds[x])
-        if isinstance(node.op, Sign) and source in kinds:
-            tiny = np.nextafter(np.float32(0), np.float32(1))
-            return source, _at_thresholds(np.array([[-tiny, 0, tiny]], np.float32), kinds[source])
+def _crafted(graph: Graph, node: Node, kinds: Mapping[str, TensorType]) -> tuple[str, list[Array]]:
+    """Return (name, rows): values of a boundary tensor at and below a node's decisions."""
+    source = node.inputs[0]
+    if isinstance(node.op, Sign) and source in kinds:
+        tiny = np.nextafter(np.float32(0), np.float32(1))
+        return source, _at_thresholds(np.array([[-tiny, 0, tiny]], np.float32), kinds[source])
+    if isinstance(node.op, Map) and node.op.epilogue.thresholds and source in kinds:
+        decisions = graph.constants[node.inputs[-1]]
+        if not node.op.epilogue.expression.terms:
+            return source, _at_thresholds(np.concatenate(list(decisions), axis=1), kinds[source])
+    if not isinstance(node.op, Step) or not graph.constants[node.inputs[1]].size:
+        return "", []
+    thresholds = graph.constants[node.inputs[1]]
+    if source in kinds:
+        return source, _at_thresholds(thresholds, kinds[source])
+    dense = graph.producers[source]
+    if isinstance(dense.op, BinaryDense) and dense.inputs[0] in kinds:
+        x = dense.inputs[0]
+        return x, _reaching(graph.constants[dense.inputs[1]], thresholds, kinds[x])
     return "", []
 
 
 def _at_thresholds(thresholds: Array, kind: TensorType) -> list[Array]:
-    """Return rows that hold every channel's thresholds, and the values just below them."""
+    """Return rows that hold every channel's thresholds, and the values just below them.
+
+    A small domain of integers is returned whole.
+    """
+    interval = kind.interval
+    if kind.element is Element.U8 or (interval and interval.size <= _WHOLE_DOMAIN):
+        values = range(256) if interval is None else range(interval.low, interval.high + 1)
+        stride = interval.stride if interval else 1
+        return [np.full(kind.shape[1:], v) for v in values[::stride]]
     rows: list[Array] = []
-    for column in thresholds.T:
+    for column in thresholds.T[:_THRESHOLD_COLUMNS]:
         if kind.element is Element.F32:
             finite = np.where(np.isfinite(column), column, 0).astype(np.float32)
-            pair = [finite, np.nextafter(finite, np.float32(-np.inf))]
-        elif kind.interval is not None:
-            low, high, stride = kind.interval.low, kind.interval.high, kind.interval.stride
+            near = [finite, np.nextafter(finite, np.float32(-np.inf))]
+        elif interval is not None and thresholds.dtype == np.int32:
+            low, high, stride = interval.low, interval.high, interval.stride
             on_stride = low - (low - column.astype(np.int64)) // stride * stride
             reached = np.clip(on_stride, low, high).astype(np.int32)
-            pair = [reached, np.clip(reached - stride, low, high)]
+            near = [reached, np.clip(reached - stride, low, high)]
         else:
             continue
-        rows += [np.broadcast_to(row, kind.shape[1:]) for row in pair]
+        rows += [np.broadcast_to(row, kind.shape[1:]) for row in near]
     return rows
 
 
 def _reaching(weights: Array, thresholds: Array, kind: TensorType) -> list[Array]:
-    """Return inputs for which single channels' accumulators land on and just below a threshold.
-
-    The input equals the channel's weights except in as many places as lower the sum from K to it.
-    """
-    channels, k = weights.shape
-    if kind.element not in (Element.BIPOLAR, Element.TERNARY) or thresholds.dtype != np.int32:
-        return []
-    rows = []
+    """Return inputs for which single channels' sums land on a threshold, and just below it."""
+    channels = len(weights)
+    rows: list[Array] = []
     for c in np.linspace(0, channels - 1, min(channels, _THRESHOLD_CHANNELS), dtype=int):
-        threshold = int(thresholds[min(c, len(thresholds) - 1), 0])
-        if threshold == never(thresholds):
+        for threshold in thresholds[min(c, len(thresholds) - 1)][:_THRESHOLD_COLUMNS]:
+            if threshold != never(thresholds) and np.isfinite(threshold):
+                made = _summing_to(weights[c], threshold, kind.element)
+                rows += [row.reshape(kind.shape[1:]) for row in made]
+    return rows
+
+
+def _summing_to(w: Array, threshold: np.generic, element: Element) -> list[Array]:
+    """Return inputs x with sum(w x) at the threshold, or the nearest sum there is, and below it.
+
+    Bits start from the largest sum, x = w, and flip until it has come down. A real sum is one term
+    and zeros, which never rounds.
+    """
+    k = len(w)
+    if element is Element.F32:
+        below = np.nextafter(threshold, np.float32(-np.inf))
+        return [np.where(np.arange(k) == 0, w * t, np.float32(0)) for t in (threshold, below)]
+    rows: list[Array] = []
+    for target in (int(threshold), int(threshold) - 1):
+        if element is Element.U8:
+            best = np.where(w > 0, 255, 0).astype(np.int64)
+            over = max(0, min(255 * k, 255 * int((w > 0).sum()) - target))
+            step = np.clip(over - 255 * np.arange(k), 0, 255)
+            rows.append((best - w.astype(np.int64) * step).astype(np.uint8))
             continue
-        agree_at = (k - max(-k, min(k, threshold))) // 2
-        for flips in (agree_at, min(k, agree_at + 1)):
-            row = weights[c].copy()
-            row[:flips] *= -1
-            rows.append(row.reshape(kind.shape[1:]))
+        over = max(0, min(2 * k, k - target))
+        x = np.where(np.arange(k) < over // 2, -w, w).astype(np.int8)
+        if element is Element.TERNARY and over % 2:
+            x[over // 2] = 0
+        rows.append(x)
+        if element is Element.BIPOLAR:
+            rows.append(np.where(np.arange(k) < min(k, over // 2 + 1), -w, w).astype(np.int8))
     return rows

@@ -52,7 +52,8 @@ def _apply(graph: Graph, _: Context) -> Outcome:
             continue
         levels = graph.constants[node.inputs[2]]
         falling = _falling(levels)
-        if falling.any() and graph.consumers[dense.output] == (node,):
+        alone = graph.consumers[dense.output] == (node,) and dense.output not in graph.outputs
+        if falling.any() and alone:
             _flip(rewrite, dense, node, np.broadcast_to(falling, (levels.shape[0],)))
     return Outcome(rewrite.finish())
 

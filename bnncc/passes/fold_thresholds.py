@@ -60,7 +60,7 @@ def _apply(graph: Graph, _: Context) -> Outcome:
             refusals.append(Refusal(node.name, node.origin, reason))
             continue
         certificates.append(certificate)
-        if len(chain.nodes) > 1:
+        if any(n is not node and n.op != Cast(Element.I32) for n in chain.nodes):
             rewrite.replace(node, _folded(rewrite, node, certificate))
     return Outcome(rewrite.finish(), tuple(refusals), tuple(certificates))
 
@@ -94,7 +94,7 @@ def _certify(
         kind, found = "bisected", bisected(chain, direction, domain)
     else:
         return None
-    distance, undecided = scrutinised(chain, found, domain)
+    distance, undecided = scrutinised(chain, found, domain, direction)
     constant = (found.levels == found.levels[:, :1]).all(axis=1)
     falls = (np.diff(found.levels, axis=1) <= 0).all(axis=1) & ~constant
     return LayerCertificate(

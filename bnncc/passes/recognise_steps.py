@@ -7,7 +7,7 @@ No spelling is looked for. A *jump* (Sign, a comparison with a constant, Round, 
 finitely many values, and so does every elementwise function of such tensors alone, however it is
 spelled. Where all of them jump on the same tensor x, they change only at the jumps' own
 breakpoints, which are known exactly in float32: the chain is run once between each two of them,
-and the levels read off. Exact for every x that is not NaN.
+and the levels read off. Exact for every x that is not NaN, but that a level of -0 becomes +0.
 
 Refuses: more than 16 levels, Round of an operand without bounds, constants that vary within a
 channel.
@@ -23,7 +23,7 @@ from bnncc.ir.expression import Chain, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Array, Element, Stage
-from bnncc.passes.base import Context, Outcome, Pass, Refusal
+from bnncc.passes.base import Context, Exactness, Outcome, Pass, Refusal
 from bnncc.passes.levels import simplified
 
 __all__ = ["RECOGNISE_STEPS"]
@@ -76,7 +76,9 @@ def _is_jump(graph: Graph, node: Node) -> bool:
         return False
     if isinstance(node.op, _ROUNDING_OPS):
         return _bounds(graph, node.inputs[0]) is not None
-    return isinstance(node.op, (ew.Sign, *_COMPARISONS))
+    if isinstance(node.op, _COMPARISONS):
+        return any(map(graph.is_constant, node.inputs))
+    return isinstance(node.op, ew.Sign)
 
 
 def _bounds(graph: Graph, name: str) -> tuple[float, float] | None:
@@ -84,7 +86,7 @@ def _bounds(graph: Graph, name: str) -> tuple[float, float] | None:
     node = graph.producers.get(name)
     match node.op if node else None:
         case ew.Clip(low=low, high=high) if high - low < _MOST_LEVELS:
-            return low, high
+            return min(low, high), high
         case ew.HardSigmoid():
             return 0.0, 1.0
         case ew.Tanh() | ew.Sign():
@@ -109,7 +111,9 @@ def _replace(rewrite: Rewrite, node: Node, levelled: _Levelled) -> Refusal | Non
     if chain is None:
         return Refusal(node.name, node.origin, "its constants vary within a channel")
     thresholds = np.unique(np.concatenate([_breakpoints(graph, j) for j in levelled.jumps]))
-    thresholds, levels = simplified(thresholds[np.newaxis], _levels(chain, thresholds))
+    thresholds, levels = simplified(
+        thresholds[np.newaxis], _levels(chain, thresholds, _any_value(graph, levelled.root))
+    )
     if thresholds.shape[1] >= _MOST_LEVELS:
         reason = f"it takes {thresholds.shape[1] + 1} levels, more than {_MOST_LEVELS}"
         return Refusal(node.name, node.origin, reason)
@@ -143,30 +147,39 @@ def _breakpoints(graph: Graph, jump: Node) -> Array:
 def _integer_breakpoints(graph: Graph, jump: Node) -> Array:
     bounds = _bounds(graph, jump.inputs[0])
     assert bounds is not None  # _is_jump asked
-    integers = np.arange(np.floor(bounds[0]), np.ceil(bounds[1]) + 1, dtype=np.float32)
+    integers = np.arange(np.floor(bounds[0]) - 1, np.ceil(bounds[1]) + 1, dtype=np.float32)
     match jump.op:
         case ew.Floor():
-            return integers
+            found = integers
         case ew.Ceil():
-            return _above(integers)
+            found = _above(integers)
         case _:
             # Halves go to even: i + 0.5 rounds to i where i is even, to i + 1 where it is odd.
             halves = integers + np.float32(0.5)
-            return np.where(integers % 2 == 0, _above(halves), halves)
+            found = np.where(integers % 2 == 0, _above(halves), halves)
+    return found[(found > np.float32(bounds[0])) & (found <= np.float32(bounds[1]))]
 
 
 def _above(x: Array | float) -> Array:
-    return np.nextafter(np.asarray(x, np.float32), np.float32(np.inf))
+    with np.errstate(over="ignore"):
+        return np.nextafter(np.asarray(x, np.float32), np.float32(np.inf))
 
 
-def _levels(chain: Chain, thresholds: Array) -> Array:
+def _any_value(graph: Graph, name: str) -> Array:
+    """Return a value that the tensor can have, [1]."""
+    bounds = _bounds(graph, name)
+    return np.array([bounds[1] if bounds else 0], np.float32)
+
+
+def _levels(chain: Chain, thresholds: Array, anywhere: Array) -> Array:
     """Return the chain's value below the first threshold and from each on, [channels, T + 1]."""
-    below = np.nextafter(thresholds[:1], np.float32(-np.inf))
-    probes = np.concatenate([below, thresholds])
+    with np.errstate(over="ignore"):
+        below = np.nextafter(thresholds[:1], np.float32(-np.inf))
+    probes = np.concatenate([below, thresholds]) if len(thresholds) else anywhere
     x = np.broadcast_to(probes[:, np.newaxis], (len(probes), chain.channels))
-    levels = chain.evaluate(x).T
+    levels = chain.evaluate(x).T + np.float32(0)  # a level of -0 becomes +0
     same = (levels == levels[:1]).all()
     return levels[:1] if same else levels
 
 
-RECOGNISE_STEPS = Pass("recognise_steps", _apply, requires=Stage.BINARY)
+RECOGNISE_STEPS = Pass("recognise_steps", _apply, requires=Stage.BINARY, exactness=Exactness.VALUE)

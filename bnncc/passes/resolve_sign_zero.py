@@ -7,14 +7,15 @@ After: `%y = Step(%x, [0], [-1, +1])` for sign(0) = +1, thresholds [tiny] for -1
 
 Over accumulators the three levels stay by default: the threshold finder sees whether 0 can occur at
 all, and if it can, two bitplanes hold it exactly. Over real inputs the default is +1, an assumption
-that the report and the certificate state, and that verify counts.
+that the report and the certificate state, and that verify counts. It holds for every reader: where
+others than binary layers read the sign, as a real tensor, that changes with it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bnncc.errors import printable
+from bnncc.certificate import SignOfZero
 from bnncc.ir.expression import root_of
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Step
@@ -29,8 +30,10 @@ _SIGN_LEVELS = np.array([[-1, 0, 1]], np.float32)
 
 def _is_sign(graph: Graph, node: Node) -> bool:
     """Whether the node is the three-level sign, and one bit is wanted of it."""
-    if node.op != Step(Element.TERNARY):
-        return False
+    return node.op == Step(Element.TERNARY) and _has_three_levels(graph, node)
+
+
+def _has_three_levels(graph: Graph, node: Node) -> bool:
     thresholds, levels = (graph.constants[name] for name in node.inputs[1:])
     return np.array_equal(thresholds, _SIGN_THRESHOLDS) and np.array_equal(levels, _SIGN_LEVELS)
 
@@ -53,22 +56,34 @@ def _threshold(graph: Graph, node: Node, wanted: SignZero) -> Array | None:
             return _SIGN_THRESHOLDS[:, :1]
 
 
+def _is_same_sign(graph: Graph, node: Node, other: Node) -> bool:
+    """Whether `other` is the real tensor of which `node` is the twin in bits."""
+    if other.op != Step(Element.F32) or other.inputs[0] != node.inputs[0]:
+        return False
+    return other.origin == node.origin and _has_three_levels(graph, other)
+
+
+def _two_levels(rewrite: Rewrite, node: Node, threshold: Array, element: Element) -> Node:
+    t = rewrite.constant(f"{node.output}.thresholds", threshold, Element.F32)
+    v = rewrite.constant(f"{node.output}.levels", np.array([[-1, 1]]), Element.F32)
+    return rewrite.node(Step(element), (node.inputs[0], t, v), node.output, node.origin)
+
+
 def _apply(graph: Graph, context: Context) -> Outcome:
     rewrite = Rewrite(graph)
-    assumptions: list[str] = []
+    assumptions: list[SignOfZero] = []
     for node in graph.nodes:
         if not _is_sign(graph, node):
             continue
         threshold = _threshold(graph, node, context.sign_zero)
         if threshold is None:
             continue
-        t = rewrite.constant(f"{node.output}.thresholds", threshold, Element.F32)
-        v = rewrite.constant(f"{node.output}.levels", np.array([[-1, 1]]), Element.F32)
-        operands = (node.inputs[0], t, v)
-        step = rewrite.node(Step(Element.BIPOLAR), operands, node.output, node.origin)
-        rewrite.replace(node, [step])
-        sign = "-1" if context.sign_zero is SignZero.MINUS else "+1"
-        assumptions.append(f"{printable(node.output)}: sign(0) is taken as {sign}, not 0")
+        same = [other for other in graph.nodes if _is_same_sign(graph, node, other)]
+        for other in (node, *same):
+            element = Element.BIPOLAR if other is node else Element.F32
+            rewrite.replace(other, [_two_levels(rewrite, other, threshold, element)])
+        sign = -1 if context.sign_zero is SignZero.MINUS else 1
+        assumptions.append(SignOfZero((same or [node])[0].output, sign))
     return Outcome(rewrite.finish(), assumptions=tuple(assumptions))
 
 

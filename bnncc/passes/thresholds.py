@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnncc.certificate import Undecided
+from bnncc.ir.analysis.direction import UNKNOWN
 from bnncc.ir.analysis.rounding import spread
 from bnncc.ir.expression import Chain
 from bnncc.ir.ops.elementwise import Step
@@ -22,6 +23,7 @@ from bnncc.passes.levels import never, simplified
 __all__ = ["FLOATS", "Floats", "Found", "Integers", "bisected", "enumerated", "scrutinised"]
 
 _VALUES_AT_ONCE = 1 << 19
+_ONE_BY_ONE = 64
 _LARGEST = np.float32(np.finfo(np.float32).max)
 
 
@@ -124,23 +126,33 @@ def bisected(chain: Chain, direction: Array, domain: Integers | Floats) -> Found
         domain: the accumulator's values.
     """
     levels = np.unique(_final_step(chain)[1])
+
+    def at(index: Array) -> Array:
+        # A constant channel is read in the middle: at the ends of float32, inf * 0 is no number.
+        return domain.at(np.where(direction == 0, domain.size // 2, index))
+
     changes: list[Array] = []
     rounds = 0
     for level in levels[1:]:
 
         def crossed(index: Array, level: float = level) -> Array:
-            at_least = chain.evaluate(domain.at(index)[np.newaxis])[0] >= level
+            at_least = chain.evaluate(at(index)[np.newaxis])[0] >= level
             return np.asarray(np.where(direction < 0, ~at_least, at_least))
 
         first, used = _first_true(crossed, domain.size, chain.channels)
         changes.append(first)
         rounds += used
     # The end of the domain stands for "never": the level there is that of the last change.
-    index = np.minimum(np.sort(np.stack(changes, axis=1), axis=1), domain.size - 1)
-    starts = np.concatenate([np.zeros_like(index[:, :1]), index], axis=1)
-    reached = [chain.evaluate(domain.at(column)[np.newaxis])[0] for column in starts.T]
+    columns = np.sort(np.stack(changes, axis=1), axis=1) if changes else _none(chain)
+    index = np.minimum(columns, domain.size - 1)
+    starts = np.concatenate([np.zeros((chain.channels, 1), np.int64), index], axis=1)
+    reached = [chain.evaluate(at(column)[np.newaxis])[0] for column in starts.T]
     thresholds, found = simplified(domain.at(index), np.stack(reached, axis=1).astype(np.float32))
     return Found(thresholds, found, (rounds + len(reached)) * chain.channels)
+
+
+def _none(chain: Chain) -> Array:
+    return np.zeros((chain.channels, 0), np.int64)
 
 
 def _final_step(chain: Chain) -> tuple[Array, Array]:
@@ -165,13 +177,14 @@ def _first_true(holds: Callable[[Array], Array], size: int, channels: int) -> tu
 
 
 def scrutinised(
-    chain: Chain, found: Found, domain: Integers | Floats
-) -> tuple[float, tuple[Undecided, ...]]:
-    """Return (smallest distance, undecided accumulators) of a chain's thresholds.
+    chain: Chain, found: Found, domain: Integers | Floats, direction: Array
+) -> tuple[float | None, tuple[Undecided, ...]]:
+    """Return (smallest distance or None, undecided accumulators) of a chain's thresholds.
 
     The distance is between the chain's value and the Step's nearest threshold, over both neighbours
     of every change. Accumulators are undecided where a float32 evaluation in another order could
-    reach another level: looked for outward from every change and inward from both ends.
+    reach another level: looked for outward from every change and inward from both ends. A channel
+    that is not monotone can come near a decision anywhere, so there every integer is looked at.
     """
     smallest = np.inf
     ranges: list[Undecided] = []
@@ -187,15 +200,31 @@ def scrutinised(
         low = _walk(chain, domain, below, -1)
         high = _walk(chain, domain, above, +1)
         for c in np.nonzero(high - low > 1)[0].tolist():
-            edges = domain.at(np.array([low[c] + 1, high[c] - 1]))
+            edges = domain.at(np.clip([low[c] + 1, high[c] - 1], 0, domain.size - 1))
             ranges.append(Undecided(c, edges[0].item(), edges[1].item()))
-    return float(smallest), tuple(dict.fromkeys(ranges))
+    if isinstance(domain, Integers):
+        ranges += _everywhere(chain, domain, np.nonzero(direction == UNKNOWN)[0])
+    return smallest if np.isfinite(smallest) else None, tuple(dict.fromkeys(ranges))
+
+
+def _everywhere(chain: Chain, domain: Integers, channels: Array) -> Iterator[Undecided]:
+    """Yield each undecided accumulator of some channels, from a look at all."""
+    values = domain.at(np.arange(domain.size))
+    for c in channels.tolist():
+        one = chain.of(slice(c, c + 1))
+        decided = _decided(one, values[:, np.newaxis])
+        yield from (Undecided(c, n, n) for n in values[~decided].tolist())
 
 
 def _starts(found: Found, domain: Integers | Floats) -> Array:
-    """Return the index of every change, and of both ends of the domain, [C, T + 2]."""
+    """Return the index of every change and, for integers, of both ends of the domain, [C, T + 2].
+
+    Sums of 1e38, where float32 overflows, are no decisions of a model.
+    """
     reached = found.thresholds != never(found.thresholds)
     inner = np.where(reached, domain.index(found.thresholds), domain.size)
+    if isinstance(domain, Floats):
+        return inner
     ends = np.broadcast_to([0, domain.size], (len(inner), 2))
     return np.concatenate([inner, ends], axis=1)
 
@@ -204,17 +233,17 @@ def _distance(chain: Chain, domain: Integers | Floats, index: Array, of: Array) 
     """Return the smallest distance to a decision over the channels `of`."""
     value, _ = spread(chain, domain.at(index)[np.newaxis])
     thresholds, _ = _final_step(chain)
-    gaps = np.abs(value[0][:, np.newaxis] - thresholds).min(axis=1)
+    gaps = np.abs(value[0][:, np.newaxis] - thresholds).min(axis=1, initial=np.inf)
     return float(gaps[of].min(initial=np.inf))
 
 
 def _walk(chain: Chain, domain: Integers | Floats, start: Array, step: int) -> Array:
-    """Return, a channel, the first index from `start` on, in steps doubled for floats, decided.
+    """Return, a channel, the first decided index from `start` on.
 
-    For integers the step is 1, so that the range is tight. For floats it doubles, so that the range
-    may be up to twice too wide: more is called undecided, never less.
+    Integers go one by one at first, so that ranges are tight; then, and for floats at once, the
+    step doubles, so that a range may be twice too wide: more is called undecided, never less.
     """
-    index, stride = start.copy(), step
+    index, stride, walked = start.copy(), step, 0
     while True:
         inside = (index >= 0) & (index < domain.size)
         at = np.clip(index, 0, domain.size - 1)
@@ -222,17 +251,23 @@ def _walk(chain: Chain, domain: Integers | Floats, start: Array, step: int) -> A
         if not open_.any():
             return index
         index = np.where(open_, index + stride, index)
-        stride *= 2 if isinstance(domain, Floats) else 1
+        walked += 1
+        stride *= 2 if isinstance(domain, Floats) or walked > _ONE_BY_ONE else 1
 
 
 def _decided(chain: Chain, x: Array) -> Array:
-    """Return, a channel, whether every float32 order gives the same level at accumulator x."""
-    value, bound = spread(chain, x[np.newaxis])
+    """Return whether every float32 order gives the same level at accumulators x.
+
+    Args:
+        chain: of C channels.
+        x: [C], one value a channel, or for C = 1 any number of them [M, 1].
+    """
+    value, bound = (found.reshape(-1) for found in spread(chain, x.reshape(-1, chain.channels)))
     thresholds, levels = _final_step(chain)
     ends = []
-    finite = np.where(np.isfinite(bound[0]), bound[0], 0)
-    for end in (value[0] - finite, value[0] + finite):
+    finite = np.where(np.isfinite(bound), bound, 0)
+    for end in (value - finite, value + finite):
         passed = (end[:, np.newaxis] >= thresholds).sum(axis=1)
         rows = np.broadcast_to(levels, (len(passed), levels.shape[1]))
         ends.append(np.take_along_axis(rows, passed[:, np.newaxis], axis=1)[:, 0])
-    return np.asarray((ends[0] == ends[1]) & np.isfinite(bound[0]))
+    return np.asarray((ends[0] == ends[1]) & np.isfinite(bound))

@@ -59,7 +59,7 @@ def load_kernels() -> tuple[Kernel, ...]:
         Kernel(operation, isa, symbol, header, int(mr), int(nr), int(word_bits))
         for operation, isa, symbol, header, mr, nr, word_bits in _ROW.findall(text)
     ]
-    if not rows or len(rows) != text.count("\nBNN_KERNEL("):
+    if not rows or len(rows) != len(re.findall(r"^\s*BNN_KERNEL\s*\(", text, re.MULTILINE)):
         raise InternalError("BNN091", "kernels.inc holds a row that cannot be read")
     return tuple(rows)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
-from bnncc.errors import UsageError
+from bnncc.errors import UsageError, printable
 
 __all__ = ["TARGETS", "Target", "host_target", "target_named"]
 
@@ -49,7 +49,8 @@ def target_named(name: str) -> Target:
         if target.name == name:
             return target
     known = ", ".join(target.name for target in TARGETS)
-    raise UsageError("BNN020", f'unknown target "{name}"', help=f"choose one of: {known}")
+    what = f'unknown target "{printable(name)}"'
+    raise UsageError("BNN020", what, help=f"choose one of: {known}")
 
 
 def host_target() -> Target:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnncc.compiler import Artifact, Compilation, Options, Progress, compile_in_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from bnncc.ir.types import Array
     from bnncc.verification.compare import Verification
     from bnncc.verification.run import CompiledModel
@@ -33,9 +35,10 @@ def load(compiled: Artifact | Compilation, *, compiler: str = "") -> CompiledMod
 
 
 def verify(
-    model: str | os.PathLike[str] | Artifact | Compilation,
+    model: str | os.PathLike[str] | nn.Module | Artifact | Compilation,
     options: Options | None = None,
     *,
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
     data: str | os.PathLike[str] | Mapping[str, Array] | None = None,
     samples: int = 256,
     seed: int = 0,
@@ -45,8 +48,9 @@ def verify(
     """Hold the generated C against the float model, layer by layer.
 
     Args:
-        model: an ONNX file, which is compiled first, or what `bnncc.compile` returned.
-        options: how to compile a file.
+        model: what `bnncc.compile` takes, which is compiled first, or what it returned.
+        options: how to compile.
+        example_inputs: as for `compile`.
         data: an .npz file or arrays by input name, with `labels` if there are any; all samples in
             it are used. None takes random samples.
         samples: how many random samples.
@@ -67,7 +71,7 @@ def verify(
     elif isinstance(model, Compilation):
         compilation = model
     else:
-        compilation = compile_in_memory(model, options, progress)
+        compilation = compile_in_memory(model, options, progress, example_inputs=example_inputs)
     graph = compilation.lowered.graph
     command = find_compiler(compiler)
     if data is None:

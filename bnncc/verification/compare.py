@@ -1,11 +1,15 @@
 """Hold what bnncc made of a model against the model itself, layer by layer.
 
     oracle (ONNX Runtime)  ~  interpret(folded)    each layer on the oracle's own inputs to it
-    interpret(packed)      =  the C                 end to end, every stored value, bit for bit
+    interpret(folded)      =  interpret(packed)     end to end, every stored value, exactly
+    interpret(packed)      =  the C                 end to end, every stored word, bit for bit
 
 The first line is teacher-forced: a flip in one layer is counted once, there, and does not spread.
 It may differ only where float32 itself does not decide: another order of the same sum could give
-another bit, and the certificate and the inputs say so. The second line allows nothing.
+another bit, and the certificate and the inputs say so. The others allow nothing.
+
+Where sign(0) was assumed, the oracle of the first line assumes it too, so that all else is still
+compared strictly; what the user sees, scores and accuracy, is compared with the model as it is.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ from bnncc.ir.interpret import run_stored
 from bnncc.ir.ops.linear import BinaryDense, MatMul
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.storage import decode, encode
-from bnncc.ir.types import Array, Element
+from bnncc.ir.types import Array
 from bnncc.verification.data import Samples
-from bnncc.verification.oracle import Oracle
+from bnncc.verification.oracle import Oracle, raw_name
 from bnncc.verification.run import CompiledModel
 
 __all__ = ["LayerCheck", "OutputCheck", "Verification", "compare"]
@@ -45,8 +49,9 @@ class LayerCheck:
         compared: bits compared with the float reference; 0 where the tensor is not quantised.
         mismatches: differ though float32 decides: a failure.
         undecided: differ within float32 rounding of a decision.
-        assumed: differ where the reference is exactly 0 and sign(0) was assumed.
-        c_mismatches: stored values of the C that differ from the interpreter: a failure.
+        assumed: how often the reference is exactly 0 and sign(0) was assumed.
+        c_mismatches: stored values of the C that differ from the interpreter's, of the packed graph
+            bit for bit, or of the folded graph by value: a failure.
         first: where the first failure is, "" if there is none.
     """
 
@@ -117,26 +122,32 @@ class _Comparison:
         self.certificates: Mapping[str, LayerCertificate] = {
             c.layer: c for c in compilation.certificate.layers
         }
-        self.assumes_sign = bool(compilation.certificate.assumptions)
+        self.assumed = {a.tensor for a in compilation.certificate.assumptions}
         names = [layer.y.tensor for layer in compilation.program.layers]
         self.layers = {name: LayerCheck(printable(name)) for name in names}
         self.outputs = {name: OutputCheck(printable(name)) for name in self.packed.outputs}
         # Everything stored that the oracle has too is compared there, and taken from there on.
         points = [name for name in names if name in self.folded.types]
-        self.oracle = Oracle(compilation.oracle, [*self.certificates, *points])
+        self.twins = _twins(self.certificates)
+        wanted = [*self.certificates, *self.twins.values(), *points]
+        assumptions = compilation.certificate.assumptions
+        self.oracle = Oracle(compilation.oracle, wanted, assumptions)
+        self.plain = Oracle(compilation.oracle) if assumptions else self.oracle
         self.top1: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self.outputs}
 
     def run(self, rows: slice) -> None:
         """Compare some of the samples."""
         compiled = {name: array[rows] for name, array in self.samples.compiled.items()}
-        oracle = self.oracle.run({n: array[rows] for n, array in self.samples.oracle.items()})
+        fed = {name: array[rows] for name, array in self.samples.oracle.items()}
+        oracle = self.oracle.run(fed)
         self._reference(compiled, oracle, rows.start)
         results = self._generated(compiled, rows.start)
+        plain = oracle if self.plain is self.oracle else self.plain.run(fed)
         for name, check in self.outputs.items():
-            error = np.abs(results[name].astype(np.float64) - oracle[name]).max(initial=0.0)
-            check.max_abs_error = max(check.max_abs_error, float(error))
+            error = _distance(results[name], plain[name]).max(initial=0.0)
+            check.max_abs_error = float(np.maximum(check.max_abs_error, error))  # keeps a NaN
             check.values += results[name].size
-            self.top1[name].append((_ranked(oracle[name]), _ranked(results[name])))
+            self.top1[name].append((_ranked(plain[name]), _ranked(results[name])))
 
     def _reference(
         self, feeds: Mapping[str, Array], oracle: Mapping[str, Array], first: int
@@ -146,16 +157,17 @@ class _Comparison:
 
         def observe(name: str, value: Array) -> Array:
             seen[name] = value
-            if name in oracle:
-                truth = oracle[name].reshape(value.shape)
+            source = self.twins.get(name, name)
+            if source in oracle:
+                truth = oracle[source].reshape(value.shape)
                 if name in self.certificates:
                     self._bits(name, decode(value, self.folded.types[name]), truth, seen, first)
                 elif value.dtype == np.float32:
                     self._reals(name, value, truth, seen, first)
-                kind = self.folded.types[name]
-                if kind.element is Element.BIPOLAR:  # which cannot hold the oracle's sign(0)
-                    truth = np.where(truth == 0, value, truth)
-                seen[name] = encode(truth, kind)
+                if source in self.assumed:
+                    zeros = int((oracle[raw_name(source)] == 0).sum())
+                    self.layers.setdefault(name, LayerCheck(printable(name))).assumed += zeros
+                seen[name] = encode(truth, self.folded.types[name])
             return seen[name]
 
         seen.update({n: encode(a, self.folded.types[n]) for n, a in feeds.items()})
@@ -170,11 +182,8 @@ class _Comparison:
         row, channel = np.nonzero((ours != truth).reshape(len(ours), -1))
         if not len(row):
             return
-        flat = truth.reshape(len(ours), -1)
-        assumed = (flat[row, channel] == 0) & self.assumes_sign
-        undecided = self._undecided(self.certificates[name], row, channel, seen) & ~assumed
-        failed = ~assumed & ~undecided
-        check.assumed += int(assumed.sum())
+        undecided = self._undecided(self.certificates[name], row, channel, seen)
+        failed = ~undecided
         check.undecided += int(undecided.sum())
         check.mismatches += int(failed.sum())
         if failed.any() and not check.first:
@@ -206,9 +215,8 @@ class _Comparison:
         self, name: str, ours: Array, truth: Array, seen: Mapping[str, Array], first: int
     ) -> None:
         """Count the values that no order of float32 operations explains."""
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(ours.astype(np.float64) - truth)
-        wrong = apart > self._explained(name, ours, seen)
+        # Not "apart > bound": no comparison with NaN holds, and a NaN must not pass.
+        wrong = ~(_distance(ours, truth) <= self._explained(name, ours, seen))
         check = self.outputs.get(name) or self.layers[name]
         check.mismatches += int(wrong.sum())
         if wrong.any() and name in self.layers and not self.layers[name].first:
@@ -229,12 +237,17 @@ class _Comparison:
     def _generated(self, feeds: Mapping[str, Array], first: int) -> dict[str, Array]:
         """Run the C, compare all it stores with the packed graph, and return its outputs."""
         stored = run_stored(self.packed, feeds)
+        folded = run_stored(self.folded, feeds)
         ordered = [feeds[name] for name in self.packed.inputs]
         results, trace_ = self.model.traced(*ordered)
         for layer, actual in zip(self.compilation.program.layers, trace_, strict=True):
-            expected = stored[layer.y.tensor]
+            name = layer.y.tensor
+            expected = stored[name]
             wrong = _bitwise(expected) != _bitwise(actual.reshape(expected.shape))
-            check = self.layers[layer.y.tensor]
+            if name in folded and not wrong.any():
+                is_ = decode(expected, self.packed.types[name])
+                wrong = _distance(is_, decode(folded[name], self.folded.types[name])) != 0
+            check = self.layers[name]
             check.c_mismatches += int(wrong.sum())
             if wrong.any() and not check.first:
                 at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
@@ -256,6 +269,29 @@ class _Comparison:
                 if labels is not None:
                     check.accuracy_reference = float((reference == labels).mean())
                     check.accuracy_c = float((generated == labels).mean())
+
+
+def _twins(certificates: Mapping[str, LayerCertificate]) -> dict[str, str]:
+    """Return the tensors of bits beside a real tensor of the same sign, by the real one's name.
+
+    Passes make them where others than binary layers read a sign; the model has the real one alone.
+    """
+    first: dict[tuple[str, tuple[str, ...]], str] = {}
+    found: dict[str, str] = {}
+    for name, proof in certificates.items():
+        key = (proof.root, proof.origin)
+        known = first.setdefault(key, name)
+        if known != name:
+            twin, source = (name, known) if name.startswith(known) else (known, name)
+            found[twin] = source
+    return found
+
+
+def _distance(a: Array, b: Array) -> Array:
+    """Return |a - b| in float64; 0 where both are the same infinity or both are NaN."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
 
 
 def _ranked(scores: Array) -> Array:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx
 
+from bnncc.certificate import SignOfZero
 from bnncc.frontends.onnx.runtime import evaluate, open_session, run_session
 from bnncc.ir.types import Array
 
-__all__ = ["Oracle"]
+__all__ = ["Oracle", "raw_name"]
 
 
 def _with_constants_computed(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -45,6 +46,36 @@ def _with_constants_computed(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def raw_name(tensor: str) -> str:
+    """Return the name under which the oracle has an assumed sign before the assumption."""
+    return f"{tensor}@raw"
+
+
+def _with_sign_of_zero(model: onnx.ModelProto, assumption: SignOfZero) -> onnx.ModelProto:
+    """Return the model with s + value * (1 - |s|) in place of a sign s: exact on -1, 0 and 1."""
+    name, raw = assumption.tensor, raw_name(assumption.tensor)
+    result = _with_nodes(model, model.graph.node)
+    graph = result.graph
+    at = next((i for i, node in enumerate(graph.node) if name in node.output), None)
+    if at is None:
+        return model
+    nodes = list(graph.node)
+    nodes[at].output[list(nodes[at].output).index(name)] = raw
+    for what, value in (("one", 1), ("value", assumption.value)):
+        constant = np.asarray(value, np.float32)
+        graph.initializer.append(onnx.numpy_helper.from_array(constant, f"{name}@{what}"))
+    chain = (
+        ("Abs", [raw], f"{name}@abs"),
+        ("Sub", [f"{name}@one", f"{name}@abs"], f"{name}@zero"),
+        ("Mul", [f"{name}@zero", f"{name}@value"], f"{name}@sign"),
+        ("Add", [raw, f"{name}@sign"], name),
+    )
+    made = [onnx.helper.make_node(op, inputs, [output]) for op, inputs, output in chain]
+    del graph.node[:]
+    graph.node.extend([*nodes[: at + 1], *made, *nodes[at + 1 :]])
+    return result
+
+
 def _with_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
     """Return the model with other nodes, and only the initializers that these read."""
     nodes = list(nodes)
@@ -62,10 +93,23 @@ def _with_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> onnx
 class Oracle:
     """Runs the float model one sample at a time, as ONNX Runtime computes it."""
 
-    def __init__(self, model: onnx.ModelProto, tensors: Iterable[str]) -> None:
-        """Expose `tensors`; those that the model does not have under that name are left out."""
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        tensors: Iterable[str] = (),
+        assumptions: Iterable[SignOfZero] = (),
+    ) -> None:
+        """Expose `tensors`; those that the model does not have under that name are left out.
+
+        With assumptions, the tensors that they name hold the assumed sign where the model's own is
+        0; the model's own is exposed as `raw_name(tensor)`.
+        """
+        assumptions = tuple(assumptions)
         model = _with_constants_computed(model)
+        for assumption in assumptions:
+            model = _with_sign_of_zero(model, assumption)
         made = {name for node in model.graph.node for name in node.output}
+        tensors = [*tensors, *(raw_name(a.tensor) for a in assumptions)]
         outputs = [value.name for value in model.graph.output]
         extra = [name for name in dict.fromkeys(tensors) if name in made and name not in outputs]
         exposed = onnx.ModelProto()

@@ -1,0 +1,122 @@
+"""Whole networks at stage FLOAT that between them give every pass something to do."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from bnncc.frontends.inputs import InputSpec, declare_inputs
+from bnncc.ir.graph import Graph
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.ops.linear import MatMul
+from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.types import Array, Element, Stage
+from tests.ir.sketch import F, Sketch
+
+
+def signs(random: np.random.Generator, channels: int, k: int) -> Array:
+    return random.choice(np.array([-1, 1], F), (channels, k))
+
+
+def statistics(random: np.random.Generator, channels: int, k: int) -> tuple[Array, ...]:
+    """gamma of both signs and 0, means on integers, variances from tiny to large."""
+    gamma = random.standard_normal(channels)
+    gamma[1::7] = 0
+    beta = random.standard_normal(channels) / 2
+    beta[2::7] = 0
+    mean = np.rint(random.standard_normal(channels) * np.sqrt(k) / 2)
+    variance = k * random.uniform(0.1, 2, channels)
+    variance[3::7] = 1e-12
+    return tuple(v.astype(F) for v in (gamma, beta, mean, variance))
+
+
+def _everything(seed: int) -> Sketch:
+    """In-graph weights, identities, scaled and real layers, several readers, every activation."""
+    random = np.random.default_rng(seed)
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 4, 4))
+    flat = s(Reshape((1, 16)), s(ew.Identity(), "x", origin=["dropout"]), origin=["flatten"])
+    latent = s.const(random.standard_normal((12, 16)).astype(F), "latent")
+    scaled = s(ew.Mul(), s(ew.Sign(), latent, origin=["q1"]), s.const(0.3), origin=["q1"])
+    a = s(MatMul(), flat, scaled, to="n1", origin=["fc1"])
+    a = s.batch_norm(a, statistics(random, 12, 5), to="bn1")
+    a = s(ew.Sign(), s(ew.Clip(-1, 1), a, origin=["hardtanh"]), to="sign1", origin=["act1"])
+    half = s(ew.Mul(), a, 0.5, to="half", origin=["skip"])
+    b = s(MatMul(), a, s.const(signs(random, 10, 12) * F(0.25), "w2"), to="n2", origin=["fc2"])
+    b = s(ew.Add(), b, s.const(random.standard_normal(10).astype(F), "b2"), origin=["fc2"])
+    b = s(ew.PRelu(), s.batch_norm(b, statistics(random, 10, 1)), [-0.5] * 10, origin=["prelu"])
+    risen = s(ew.GreaterOrEqual(), s(ew.Sub(), b, 0.25, origin=["rsign"]), 0.0, origin=["rsign"])
+    b = s(ew.Where(), risen, 1.0, -1.0, to="sign2", origin=["rsign"])
+    c = s(MatMul(), b, s.const(signs(random, 9, 10), "w3"), to="n3", origin=["fc3"])
+    c = s(ew.Sign(), s(ew.Sign(), c, origin=["act3"]), to="sign3", origin=["act3"])
+    s(MatMul(), c, s.const(signs(random, 6, 9) * F(0.1), "w4"), to="n4", origin=["fc4"])
+    s.batch_norm("n4", statistics(random, 6, 1), to="y")
+    s(MatMul(), half, s.const(random.standard_normal((3, 12)).astype(F), "r"), to="z")
+    return s
+
+
+def _classic(
+    seed: int, sizes: tuple[int, ...], *, sign: ew.Elementwise | None = None, alpha: bool = False
+) -> Sketch:
+    """Dense - BatchNorm - sign, and a last layer without a sign."""
+    random = np.random.default_rng(seed)
+    s = Sketch(sizes[0], stage=Stage.FLOAT)
+    last = "x"
+    for i, (k, channels) in enumerate(itertools.pairwise(sizes), start=1):
+        w = signs(random, channels, k)
+        if alpha:
+            w *= random.uniform(0.01, 0.9, (channels, 1)).astype(F)
+        last = s(MatMul(), last, s.const(w, f"w{i}"), to=f"n{i}", origin=[f"fc{i}"])
+        last = s.batch_norm(last, statistics(random, channels, k), to=f"bn{i}")
+        if i < len(sizes) - 1:
+            if sign is not None:
+                last = s(sign, last, to=f"s{i}", origin=[f"act{i}"])
+            else:
+                risen = s(ew.GreaterOrEqual(), last, 0.0, origin=[f"act{i}"])
+                last = s(ew.Where(), risen, 1.0, -1.0, to=f"s{i}", origin=[f"act{i}"])
+    return s
+
+
+def _bipolarised(seed: int) -> Sketch:
+    """A sign straight on the input, then a classic layer."""
+    random = np.random.default_rng(seed)
+    s = Sketch(20, stage=Stage.FLOAT)
+    risen = s(ew.Greater(), s(ew.Sub(), "x", 0.3, origin=["q0"]), 0.0, origin=["q0"])
+    bits = s(ew.Sub(), s(ew.Mul(), s(ew.Cast(Element.F32), risen), 2.0), 1.0, to="s0")
+    n = s(MatMul(), bits, s.const(signs(random, 9, 20), "w1"), to="n1", origin=["fc1"])
+    a = s(ew.Sign(), s.batch_norm(n, statistics(random, 9, 20)), to="s1", origin=["act1"])
+    s(MatMul(), a, s.const(signs(random, 3, 9), "w2"), to="y", origin=["fc2"])
+    return s
+
+
+def _plain(seed: int) -> Sketch:
+    """Nothing binary at all."""
+    random = np.random.default_rng(seed)
+    s = Sketch(5, stage=Stage.FLOAT)
+    h = s(MatMul(), "x", s.const(random.standard_normal((7, 5)).astype(F), "w"), origin=["fc1"])
+    h = s(ew.LeakyRelu(0.1), s(ew.Add(), h, random.standard_normal(7).astype(F)))
+    s(MatMul(), h, s.const(random.standard_normal((2, 7)).astype(F), "v"), to="y", origin=["fc2"])
+    return s
+
+
+CAMERA = InputSpec(1 / 127.5, -1.0)
+EXACT_CAMERA = InputSpec(1 / 128, -1.0)
+
+
+def networks(seed: int = 0) -> dict[str, Graph]:
+    """Return networks by name, all at stage FLOAT."""
+    classic = _classic(seed, (24, 17, 11, 5)).done()
+    three = _classic(seed + 1, (24, 16, 12, 5), sign=ew.Sign()).done()
+    bipolarised = _bipolarised(seed + 2).done("y")
+    return {
+        "classic": classic,
+        "classic on codes": declare_inputs(classic, {"x": EXACT_CAMERA}),
+        "classic on inexact codes": declare_inputs(classic, {"x": CAMERA}),
+        "three levels": three,
+        "three levels on codes": declare_inputs(three, {"x": EXACT_CAMERA}),
+        "alpha": _classic(seed + 3, (24, 17, 11, 5), alpha=True).done(),
+        "bipolarised": bipolarised,
+        "bipolarised codes": declare_inputs(bipolarised, {"x": CAMERA}),
+        "everything": _everything(seed + 4).done("y", "z"),
+        "plain": _plain(seed + 5).done(),
+    }

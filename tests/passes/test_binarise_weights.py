@@ -1,0 +1,499 @@
+"""binarise_weights: binary by value, exact on integers, and a slack that covers every summation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnncc.ir import interpret
+from bnncc.ir.analysis.rounding import spread
+from bnncc.ir.expression import trace
+from bnncc.ir.graph import Graph
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.ops.linear import BinaryDense, MatMul
+from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.types import Array, Element
+from bnncc.passes.base import Exactness
+from bnncc.passes.binarise_weights import BINARISE_WEIGHTS, binary_rows
+from bnncc.passes.equivalence import differences
+from tests.ir.oracles import f32
+from tests.ir.orders import fma
+from tests.ir.sketch import F, Sketch, only, ops
+from tests.passes.applying import GENERIC, apply, same_text
+
+# --- Which matrices are binary --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weights", "alpha"),
+    [
+        ([[1, -1, 1], [-1, -1, -1]], [1, 1]),
+        ([[0.5, -0.5], [3, 3]], [0.5, 3]),
+        ([[0.0, -0.0], [1, -1]], [0, 1]),
+        ([[1e-45, -1e-45]], [1e-45]),
+        ([[-7.0]], [7]),
+        ([[3e38, -3e38]], [3e38]),
+    ],
+)
+def test_rows_of_one_magnitude(weights: list, alpha: list) -> None:
+    w = np.array(weights, F)
+    rows = binary_rows(w)
+    assert rows.reason == ""
+    assert rows.alpha.tolist() == np.array(alpha, F).tolist()
+    assert rows.misfit.tolist() == [0] * len(w)
+    assert set(np.unique(rows.signs)) <= {-1, 1}
+    assert (rows.signs * rows.alpha[:, np.newaxis] == w).all()
+
+
+def test_crumbs_up_to_a_millionth_are_one_magnitude() -> None:
+    tops = np.array([1.0, 0.3, 7e-5], F)
+    crumb = tops * F(1 - 2**-21)
+    w = np.stack([tops, -crumb, crumb, -tops], axis=1)
+    rows = binary_rows(w)
+    assert rows.reason == ""
+    assert rows.alpha.tolist() == tops.tolist()
+    exact = np.abs(np.abs(w.astype(np.float64)) - tops[:, np.newaxis].astype(np.float64))
+    np.testing.assert_array_equal(rows.misfit, exact.sum(axis=1))
+
+
+@pytest.mark.parametrize("apart", [2**-19, 2**-10, 0.5])
+def test_magnitudes_further_apart_are_not(apart: float) -> None:
+    w = np.array([[1, -1, 1], [1, F(1 - apart), -1], [-1, 1, 1]], F)
+    assert binary_rows(w).reason == "1 of 3 output channels have weights other than +-alpha"
+
+
+def test_zeros_are_named() -> None:
+    w = np.array([[1, 0, 1], [0.5, 1, -1], [-1, 1, 1], [0, -2, 2]], F)
+    expected = "3 of 4 output channels have weights other than +-alpha, 2 of them with zeros"
+    assert binary_rows(w).reason == expected
+
+
+# --- Graphs ---------------------------------------------------------------------------------------
+
+
+def bits_in(sketch: Sketch, levels: Sequence[float] = (-1, 1), to: str = "s") -> str:
+    """Append a Step on x with these levels, thresholds around 0."""
+    thresholds = [[0.0, 0.5][: len(levels) - 1]]
+    return sketch(ew.Step(Element.F32), "x", thresholds, [levels], to=to, origin=["act"])
+
+
+def network(
+    weights: object,
+    *,
+    levels: Sequence[float] = (-1, 1),
+    bias: object = None,
+    bias_origin: str = "fc",
+) -> Sketch:
+    w = np.array(weights, F)
+    s = Sketch(w.shape[1])
+    steps = bits_in(s, levels)
+    y = s(MatMul(), steps, s.const(w, "w"), to="z" if bias is not None else "y", origin=["fc"])
+    if bias is not None:
+        s(ew.Add(), y, s.const(bias, "b"), to="y", origin=[bias_origin])
+    return s
+
+
+def test_in_text() -> None:
+    before = network([[0.5, -0.5, 0.5], [-2, -2, 2]])
+    expected = Sketch(3)
+    t, v = expected.const([[0.0]], "c"), expected.const([[-1.0, 1.0]], "c")
+    expected(ew.Step(Element.BIPOLAR), "x", t, v, to="s", origin=["act"])
+    w = expected.const([[1, -1, 1], [-1, -1, 1]], "w.sign", Element.BIPOLAR)
+    n = expected(BinaryDense(), "s", w, to="y.acc", origin=["fc"])
+    rows = (("scale", [0.5, 2]), ("shift", [0, -0.0]), ("slack", [0, 0]))
+    doubles = [expected.const(value, f"y.{name}", Element.F64) for name, value in rows]
+    expected(ew.Dequantize(), n, *doubles, to="y", origin=["fc"])
+    same_text(apply(BINARISE_WEIGHTS, before.done()).graph, expected)
+
+
+@pytest.mark.parametrize("levels", [(-1, 1), (1, -1), (-1, 0, 1), (0, 1, -1), (0, 1)])
+def test_values_of_binary_layers(levels: Sequence[float]) -> None:
+    random = np.random.default_rng(0)
+    alpha = np.array([1, 0.5, 0.1, 1 / 3, 0], F)
+    w = random.choice(np.array([-1, 1], F), (5, 33)) * alpha[:, np.newaxis]
+    before = network(w, levels=levels).done()
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert ops(after) == ["Step", "BinaryDense", "Dequantize"]
+    ternary = 0 in levels
+    assert after.types["s"].element is (Element.TERNARY if ternary else Element.BIPOLAR)
+    x = random.standard_normal((20, 33)).astype(F)
+    stored = interpret.run_stored(after, {"x": x})
+    bits = interpret.run_stored(before, {"x": x})["s"]
+    signs = np.where(w < 0, -1, 1)
+    n = [[sum(int(a * b) for a, b in zip(row, s, strict=True)) for s in signs] for row in bits]
+    np.testing.assert_array_equal(stored["y.acc"], n)
+    expected = [[f32(v * float(a)) for v, a in zip(row, alpha, strict=True)] for row in n]
+    np.testing.assert_array_equal(stored["y"], np.array(expected, F))
+
+
+def test_refuses_rows_with_zeros() -> None:
+    graph = network([[1, 0, 1], [1, -1, 1]]).done()
+    outcome = BINARISE_WEIGHTS.apply(graph, GENERIC)
+    assert outcome.graph is graph
+    (refusal,) = outcome.refusals
+    assert refusal.reason == (
+        "1 of 2 output channels have weights other than +-alpha, 1 of them with zeros"
+    )
+    assert (refusal.node, refusal.origin) == ("y", ("fc",))
+
+
+@pytest.mark.parametrize(("k", "accepted"), [(65793, True), (65794, False)])
+def test_refuses_sums_beyond_what_float32_holds(k: int, accepted: bool) -> None:
+    graph = network(np.ones((1, k), F)).done()
+    outcome = BINARISE_WEIGHTS.apply(graph, GENERIC)
+    if accepted:
+        assert outcome.refusals == ()
+        assert "BinaryDense" in ops(outcome.graph)
+    else:
+        reason = "its 65794 terms could sum to more than float32 holds exactly (2^24)"
+        assert [r.reason for r in outcome.refusals] == [reason]
+        assert outcome.graph is graph
+
+
+def test_computed_weights_are_no_layer_of_ours() -> None:
+    s = Sketch(3)
+    w = s(ew.Sign(), s.const(np.ones((1, 3)), "latent"), to="w")
+    s(MatMul(), bits_in(s), w, to="y")
+    graph = s.done()
+    assert BINARISE_WEIGHTS.apply(graph, GENERIC).graph is graph
+
+
+# --- Readers --------------------------------------------------------------------------------------
+
+
+def test_a_step_with_real_readers_gets_a_twin() -> None:
+    s = network([[1, -1, 1]])
+    s(ew.Mul(), "s", 0.25, to="real")
+    before = s.done("y", "real")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert [n.name for n in after.nodes] == ["s", "s.bits", "y.acc", "y", "real"]
+    assert after.producers["s.bits"].inputs == after.producers["s"].inputs
+    assert after.producers["s.bits"].origin == ("act",)
+    assert after.types["s"].element is Element.F32
+    assert after.types["s.bits"].element is Element.BIPOLAR
+    x = np.random.default_rng(0).standard_normal((9, 3)).astype(F)
+    old, new = (interpret.run(g, {"x": x}) for g in (before, after))
+    for name in old:
+        np.testing.assert_array_equal(old[name], new[name])
+
+
+def test_a_step_that_is_an_output_gets_a_twin() -> None:
+    after = apply(BINARISE_WEIGHTS, network([[1, -1, 1]]).done("y", "s")).graph
+    assert after.types["s"].element is Element.F32
+    assert after.types["s.bits"].element is Element.BIPOLAR
+
+
+def test_binary_and_other_layers_on_one_step() -> None:
+    s = network([[1, -1, 1]])
+    s(MatMul(), "s", s.const([[2, 2, -2], [1, 1, 1]], "v"), to="z")
+    s(MatMul(), "s", s.const([[0.3, 0.5, 1]], "u"), to="r")
+    outcome = apply(BINARISE_WEIGHTS, s.done("y", "z", "r"))
+    after = outcome.graph
+    assert [r.node for r in outcome.refusals] == ["r"]
+    # One twin, made once, for both binary layers.
+    assert sorted(ops(after)) == sorted(
+        ["Step", "Step", "BinaryDense", "Dequantize", "BinaryDense", "Dequantize", "MatMul"]
+    )
+    assert {n.inputs[0] for n in after.nodes if n.op == BinaryDense()} == {"s.bits"}
+    assert only(after, MatMul).inputs[0] == "s"
+
+
+def test_only_binary_readers_share_the_step_itself() -> None:
+    s = network([[1, -1, 1]])
+    s(MatMul(), "s", s.const([[2, 2, -2]], "v"), to="z")
+    after = apply(BINARISE_WEIGHTS, s.done("y", "z")).graph
+    assert ops(after).count("Step") == 1
+
+
+@pytest.mark.parametrize("levels", [(-0.5, 0.5), (-1, 2), (0, 1, 2), (-1, -0.5, 1)])
+def test_other_levels_stay_real(levels: Sequence[float]) -> None:
+    before = network([[0.5, -0.5, 0.5]], levels=levels).done()
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert ops(after) == ["Step", "BinaryDense", "Mul"]
+    assert after.types["s"].element is Element.F32
+
+
+def test_real_activations() -> None:
+    s = Sketch(3)
+    s(MatMul(), "x", s.const([[1, -1, 1]], "w"), to="one")
+    s(MatMul(), "x", s.const([[0.3, -0.3, -0.3]], "v"), to="scaled")
+    before = s.done("one", "scaled")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert ops(after) == ["BinaryDense", "BinaryDense", "Mul"]
+    x = np.random.default_rng(0).standard_normal((50, 3)).astype(F)
+    old, new = (interpret.run(g, {"x": x}) for g in (before, after))
+    np.testing.assert_array_equal(old["one"], new["one"])
+    assert (old["scaled"] != new["scaled"]).any()
+    assert differences(before, after, Exactness.REDUCTION_ORDER) == []
+
+
+# --- Codes ----------------------------------------------------------------------------------------
+
+Spelling = tuple[str, list[tuple[ew.Elementwise | Reshape, tuple]]]
+
+AFFINE: dict[str, list[tuple]] = {
+    "codes": [],
+    "u / 255": [(ew.Div(), 255.0)],
+    "u * (1 / 255)": [(ew.Mul(), 1 / 255)],
+    "2 u / 255 - 1": [(ew.Mul(), 2 / 255), (ew.Sub(), 1.0)],
+    "u / 128 - 1": [(ew.Mul(), 1 / 128), (ew.Add(), -1.0)],
+    "(u / 255 - mean) / std": [(ew.Div(), 255.0), (ew.Sub(), 0.1307), (ew.Div(), 0.3081)],
+    "1 - u / 256": [(ew.Mul(), 1 / 256), ("1 -",)],
+    "-u": [(ew.Neg(),)],
+    "u + u": [("doubled",)],
+    "relu that does nothing": [(ew.Relu(),), (ew.Mul(), 0.5)],
+    "an identity": [(ew.Identity(),), (ew.Sub(), 0.5)],
+}
+
+
+def coded(
+    spelling: Sequence[tuple], weights: Array, bias: object = None, shape: Sequence[int] = ()
+) -> Sketch:
+    """x: U8 -> Cast -> the spelling -> Reshape -> MatMul "y" (-> Add)."""
+    k = weights.shape[1]
+    s = Sketch(k, Element.U8, shape=shape)
+    last = s(ew.Cast(Element.F32), "x")
+    if shape:
+        last = s(Reshape((1, k)), last, to="flat", origin=["flatten"])
+    for op, *constants in spelling:
+        match op:
+            case "1 -":
+                last = s(ew.Sub(), 1.0, last)
+            case "doubled":
+                last = s(ew.Add(), last, last)
+            case _:
+                last = s(op, last, *constants)
+    last = s(MatMul(), last, s.const(weights, "w"), to="z", origin=["fc"])
+    if bias is not None:
+        s(ew.Add(), last, s.const(bias, "b"), to="y", origin=["fc"])
+    return s
+
+
+def decoded(graph: Graph, codes: Array) -> Array:
+    """Return the reals that a MatMul of the graph reads, for the codes."""
+    return interpret.run_stored(graph, {"x": codes})[only(graph, MatMul).inputs[0]]
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_affine_codes_are_summed_as_integers(name: str) -> None:
+    random = np.random.default_rng(1)
+    w = random.choice(np.array([-1, 1], F), (6, 9)) * np.array(
+        [[1], [0.5], [0.1], [3], [0], [1]], F
+    )
+    before = coded(AFFINE[name], w).done("z")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert only(after, BinaryDense).inputs[0] == "x"
+    codes = random.integers(0, 256, (40, 9)).astype(np.uint8)
+    codes[0], codes[1] = 0, 255
+    stored = interpret.run_stored(after, {"x": codes})
+    signs = np.where(w < 0, -1, 1)
+    np.testing.assert_array_equal(stored["z.acc"], codes.astype(int) @ signs.T)
+    real = decoded(before, codes).astype(np.float64)
+    slack = after.constants["z.slack"]
+    exact = real @ w.T.astype(np.float64)
+    assert (np.abs(stored["z"] - exact) <= slack).all()
+    rounded = np.abs(stored["z"] - interpret.run(before, {"x": codes})["z"].astype(np.float64))
+    assert (rounded <= slack).all()
+    if name in ("codes", "u / 128 - 1", "1 - u / 256", "-u", "u + u"):
+        assert slack[[0, 1, 3, 4, 5]].tolist() == [0] * 5  # all but alpha 0.1
+    assert differences(before, after, Exactness.REDUCTION_ORDER) == []
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        [(ew.Clip(0, 200),)],
+        [(ew.Sub(), 100.0), (ew.Relu(),)],
+        [(ew.Mul(), [0.5, 0.25, 0.5])],
+        [(ew.Sub(), 100.0), (ew.Abs(),)],
+        [(ew.Mul(), 0.0)],
+        [(ew.Tanh(),)],
+        [(ew.Mul(), 1 / 255), (ew.Round(),)],
+    ],
+    ids=["clip", "relu", "a constant a channel", "abs", "constant", "tanh", "round"],
+)
+def test_other_maps_of_codes_stay_real(spelling: list) -> None:
+    before = coded(spelling, np.array([[1, -1, 1]], F)).done("z")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert after.types[only(after, BinaryDense).inputs[0]].element is Element.F32
+    codes = np.array([[0, 100, 255], [255, 255, 255], [7, 9, 200]], np.uint8)
+    old, new = (interpret.run(g, {"x": codes})["z"] for g in (before, after))
+    np.testing.assert_array_equal(old, new)
+
+
+def test_reshapes_move_to_the_codes() -> None:
+    w = np.array([[1, -1, 1, 1, -1, -1]], F)
+    before = coded([(ew.Mul(), 0.5)], w, shape=(1, 2, 3)).done("z")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert only(after, BinaryDense).inputs[0] == "flat.codes"
+    assert after.producers["flat.codes"].inputs == ("x",)
+    assert after.producers["flat.codes"].origin == ("flatten",)
+    codes = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    old, new = (interpret.run(g, {"x": codes})["z"] for g in (before, after))
+    np.testing.assert_array_equal(old, new)
+
+
+def test_two_layers_share_the_reshaped_codes() -> None:
+    w = np.array([[1, -1, 1, 1, -1, -1]], F)
+    s = coded([(ew.Mul(), 0.5)], w, shape=(1, 2, 3))
+    s(MatMul(), s.builder.nodes[-1].inputs[0], s.const(-w, "v"), to="other")
+    after = apply(BINARISE_WEIGHTS, s.done("z", "other")).graph
+    assert {n.inputs[0] for n in after.nodes if n.op == BinaryDense()} == {"flat.codes"}
+    assert ops(after).count("Reshape") == 2  # the reals' own, dead now, and the codes'
+
+
+# --- Slack ----------------------------------------------------------------------------------------
+
+
+def sums(terms: Sequence[np.float32], random: np.random.Generator) -> Iterator[np.float32]:
+    """Yield float32 sums of the terms: in every order, and over random trees."""
+    short = len(terms) <= 5
+    orders = (
+        itertools.permutations(terms) if short else (random.permutation(terms) for _ in [0] * 99)
+    )
+    for order in orders:
+        total = order[0]
+        for term in order[1:]:
+            total = f32(float(total) + float(term))
+        yield total
+    for _ in range(20):
+        pool = list(terms)
+        while len(pool) > 1:
+            a = pool.pop(random.integers(len(pool)))
+            b = pool.pop(random.integers(len(pool)))
+            pool.append(f32(float(a) + float(b)))
+        yield pool[0]
+
+
+def fused(x: Array, w: Array, start: np.float32) -> np.float32:
+    total = start
+    for a, b in zip(x, w, strict=True):
+        total = fma(np.asarray(a), np.asarray(b), np.asarray(total))[()]
+    return total
+
+
+def every_value(x: Array, w: Array, bias: float | None, random: np.random.Generator) -> set[float]:
+    """Return what frameworks could make of sum(w x) + bias, in any order, fused or not."""
+    products = [f32(float(a) * float(b)) for a, b in zip(x, w, strict=True)]
+    found: set[float] = set()
+    if bias is None:
+        found.update(float(v) for v in sums(products, random))
+        found.add(float(fused(x, w, F(0))))
+    else:
+        b = F(bias)
+        found.update(float(v) for v in sums([*products, b], random))  # inside the sum, anywhere
+        found.update(float(f32(float(v) + float(b))) for v in sums(products, random))
+        found.add(float(fused(x, w, b)))
+        found.add(float(f32(float(fused(x, w, F(0))) + float(b))))
+    return found
+
+
+def check_slack(graph: Graph, feeds: Array, reals: Array, w: Array, bias: Array | None) -> Array:
+    """Assert that no evaluation lies further off than the bound; return whether any differs."""
+    after = apply(BINARISE_WEIGHTS, graph).graph
+    output = graph.outputs[0]
+    chain = trace(after, output, "z.acc")
+    assert chain is not None
+    n = interpret.run_stored(after, {"x": feeds})["z.acc"]
+    own, bound = spread(chain, n)
+    slack = after.constants["z.slack"]
+    differs = np.zeros(len(w), bool)
+    random = np.random.default_rng(0)
+    for i, c in np.ndindex(*n.shape):
+        values = every_value(reals[i], w[c], None if bias is None else bias[c], random)
+        apart = max(abs(v - own[i, c]) for v in values)
+        assert apart <= bound[i, c], (i, c, values)
+        differs[c] |= apart > 0
+    assert not differs[slack == 0].any(), "slack is 0 where orders differ"
+    return differs
+
+
+ALPHA = np.array([1, 0.5, 3, 0.1, 1 / 3, 1 + 2**-23, 0, 7e-5], F)[:, np.newaxis]
+
+
+@pytest.mark.parametrize("levels", [(-1, 1), (-1, 0, 1)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_slack_of_bipolar_and_ternary_layers(levels: Sequence[float], bias: bool) -> None:
+    random = np.random.default_rng(4)
+    k = 5
+    w = random.choice(np.array([-1, 1], F), (8, k)) * ALPHA
+    # The last biases need bits that the sums do not have room for.
+    b = np.array([0.25, -2, 8, 0.3, 1, 0, 5, 1e-9], F) if bias else None
+    s = Sketch(k)
+    z = s(MatMul(), bits_in(s, levels), s.const(w, "w"), to="z", origin=["fc"])
+    if b is not None:
+        s(ew.Add(), z, s.const(b, "b"), to="y", origin=["fc"])
+    graph = s.done()
+    x = random.choice(np.array([-1, 0.25, 1], F), (12, k))
+    reals = interpret.run_stored(graph, {"x": x})["s"]
+    differs = check_slack(graph, x, reals, w, b)
+    after = apply(BINARISE_WEIGHTS, graph).graph
+    slack = after.constants["z.slack"]
+    assert slack[[0, 1, 2, 6]].tolist() == [0] * 4  # a power of two, small multiples, all zero
+    assert (slack[[3, 4, 5, 7]] > 0).all()
+    assert differs[3]
+
+
+@pytest.mark.parametrize("name", ["codes", "u / 128 - 1", "u / 255", "2 u / 255 - 1"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_slack_of_codes(name: str, bias: bool) -> None:
+    random = np.random.default_rng(5)
+    k = 4
+    w = random.choice(np.array([-1, 1], F), (8, k)) * ALPHA
+    b = np.array([0.25, -2, 8, 0.3, 1, 0, 5, 1e-9], F) if bias else None
+    s = coded(AFFINE[name], w, b)
+    graph = s.done("y" if bias else "z")
+    codes = random.integers(0, 256, (6, k)).astype(np.uint8)
+    check_slack(graph, codes, decoded(graph, codes), w, b)
+
+
+def test_slack_of_crumbs() -> None:
+    random = np.random.default_rng(6)
+    k = 5
+    signs = random.choice(np.array([-1, 1], F), (8, k))
+    w = signs * ALPHA * (1 - random.integers(0, 8, (8, k)).astype(F) * F(2**-24))
+    s = Sketch(k)
+    s(MatMul(), bits_in(s), s.const(w.astype(F), "w"), to="z", origin=["fc"])
+    graph = s.done()
+    x = random.standard_normal((12, k)).astype(F)
+    reals = interpret.run_stored(graph, {"x": x})["s"]
+    differs = check_slack(graph, x, reals, w.astype(F), None)
+    assert differs[[0, 1, 2]].any()
+
+
+@given(
+    st.floats(2**-20, 100, width=32),
+    st.integers(1, 5),
+    st.none() | st.floats(-4, 4, width=32),
+    st.integers(0, 2**32),
+)
+def test_slack_of_any_alpha_and_bias(alpha: float, k: int, bias: float | None, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    w = random.choice(np.array([-1, 1], F), (1, k)) * F(alpha)
+    s = Sketch(k)
+    z = s(MatMul(), bits_in(s), s.const(w, "w"), to="z", origin=["fc"])
+    b = None if bias is None else np.array([bias], F)
+    if b is not None:
+        s(ew.Add(), z, s.const(b, "b"), to="y", origin=["fc"])
+    graph = s.done()
+    x = random.choice(np.array([-1, 1], F), (3, k))
+    check_slack(graph, x, np.where(x >= 0, F(1), F(-1)), w, b)
+
+
+def test_a_bias_of_another_node_is_no_part_of_the_sum() -> None:
+    w = [[1.0, -1.0]]
+    apart = apply(BINARISE_WEIGHTS, network(w, bias=[0.1], bias_origin="add").done()).graph
+    inside = apply(BINARISE_WEIGHTS, network(w, bias=[0.1]).done()).graph
+    assert apart.constants["z.slack"].tolist() == [0]
+    assert inside.constants["z.slack"][0] > 0
+
+
+def test_slack_is_no_wild_overestimate() -> None:
+    w = np.full((1, 64), 0.1, F)
+    after = apply(BINARISE_WEIGHTS, network(w).done()).graph
+    assert 0 < after.constants["y.slack"][0] < 100 * 2**-24 * 6.4

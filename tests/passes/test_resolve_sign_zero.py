@@ -1,0 +1,116 @@
+"""resolve_sign_zero: every mode, over reals and over accumulators, and never silently."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnncc.certificate import SignOfZero
+from bnncc.ir import interpret
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.ops.linear import BinaryDense
+from bnncc.ir.types import Element
+from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
+from tests.ir.sketch import TINY, F, Sketch
+from tests.passes.applying import apply, context, same_text
+from tests.passes.epilogues import SIGN
+
+X = np.array([[-1.0], [-float(TINY)], [-0.0], [0.0], [float(TINY)], [1.0]], F)
+
+
+def over_reals(to: Element = Element.TERNARY) -> Sketch:
+    s = Sketch(1)
+    s(ew.Step(to), s(ew.Mul(), "x", 1.0), s.const(SIGN[0], "t"), s.const(SIGN[1], "v"), to="y")
+    return s
+
+
+def over_codes() -> Sketch:
+    s = Sketch(1, Element.U8)
+    real = s(ew.Sub(), s(ew.Cast(Element.F32), "x"), 127.0)
+    s(ew.Step(Element.TERNARY), real, *SIGN, to="y")
+    return s
+
+
+def over_an_accumulator() -> Sketch:
+    s = Sketch(2, Element.BIPOLAR)
+    n = s(BinaryDense(), "x", s.const([[1, 1]], "w", Element.BIPOLAR))
+    doubles = [s.const([v], "d", Element.F64) for v in (1.0, 0.0, 0.0)]
+    value = s(ew.Dequantize(), n, *doubles)
+    s(ew.Step(Element.TERNARY), value, *SIGN, to="y")
+    return s
+
+
+@pytest.mark.parametrize(("mode", "zero"), [("auto", 1), ("plus", 1), ("minus", -1), ("exact", 0)])
+def test_reals(mode: str, zero: int) -> None:
+    before = over_reals().done()
+    outcome = apply(RESOLVE_SIGN_ZERO, before, context(sign_zero=mode))
+    assert interpret.run(outcome.graph, {"x": X})["y"].tolist() == [
+        [-1],
+        [-1],
+        [zero],
+        [zero],
+        [1],
+        [1],
+    ]
+    if zero:
+        assert outcome.assumptions == (SignOfZero("y", zero),)
+        assert outcome.graph.types["y"].element is Element.BIPOLAR
+    else:
+        assert outcome.assumptions == ()
+        assert outcome.graph is before
+
+
+@pytest.mark.parametrize(("mode", "zero"), [("auto", 0), ("plus", 1), ("minus", -1), ("exact", 0)])
+def test_accumulators(mode: str, zero: int) -> None:
+    before = over_an_accumulator().done()
+    outcome = apply(RESOLVE_SIGN_ZERO, before, context(sign_zero=mode))
+    x = np.array([[-1, -1], [-1, 1], [1, 1]], np.int8)
+    assert interpret.run(outcome.graph, {"x": x})["y"].tolist() == [[-1], [zero], [1]]
+    assert bool(outcome.assumptions) == bool(zero)
+    assert (outcome.graph is before) == (zero == 0)
+
+
+@pytest.mark.parametrize(("mode", "zero"), [("auto", 0), ("plus", 1), ("minus", -1), ("exact", 0)])
+def test_codes(mode: str, zero: int) -> None:
+    outcome = apply(RESOLVE_SIGN_ZERO, over_codes().done(), context(sign_zero=mode))
+    x = np.array([[126], [127], [128]], np.uint8)
+    assert interpret.run(outcome.graph, {"x": x})["y"].tolist() == [[-1], [zero], [1]]
+
+
+def test_in_text() -> None:
+    expected = Sketch(1)
+    m = expected(ew.Mul(), "x", 1.0)
+    t, v = expected.const([[0.0]], "y.thresholds"), expected.const([[-1, 1]], "y.levels")
+    expected(ew.Step(Element.BIPOLAR), m, t, v, to="y")
+    same_text(apply(RESOLVE_SIGN_ZERO, over_reals().done()).graph, expected)
+
+
+def test_names_are_printable() -> None:
+    s = Sketch(1)
+    s(ew.Step(Element.TERNARY), "x", *SIGN, to="a\nb\x1b[1m")
+    (assumption,) = RESOLVE_SIGN_ZERO.apply(s.done(), context()).assumptions
+    assert str(assumption) == "a\\nb\\x1b[1m: sign(0) is taken as +1, not 0"
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "levels"),
+    [
+        ([[0.0, 0.5]], [[-1, 0, 1]]),  # a ternariser: 0 is wanted
+        ([[0.0, float(TINY)]], [[1, 0, -1]]),
+        ([[0.0, float(TINY)]], [[0, -1, 1]]),
+        ([[-0.5, 0.5]], [[-1, 0, 1]]),
+    ],
+)
+def test_other_ternary_steps_keep_three_levels(thresholds: list, levels: list) -> None:
+    s = Sketch(1)
+    s(ew.Step(Element.TERNARY), "x", thresholds, levels, to="y")
+    graph = s.done()
+    for mode in ("auto", "plus", "minus"):
+        outcome = RESOLVE_SIGN_ZERO.apply(graph, context(sign_zero=mode))
+        assert outcome.graph is graph
+        assert outcome.assumptions == ()
+
+
+def test_a_sign_whose_reals_are_read_keeps_its_zero() -> None:
+    graph = over_reals(Element.F32).done()
+    assert RESOLVE_SIGN_ZERO.apply(graph, context()).graph is graph

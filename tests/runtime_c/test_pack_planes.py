@@ -1,0 +1,34 @@
+"""bnn_pack_planes: bit p of byte c is bit c of plane p, and tails are zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.runtime_c.driver import Array, Library
+
+
+def _planes(x: Array, word_bits: int, words: int) -> list[list[int]]:
+    mask = (1 << word_bits) - 1
+    planes = [sum((code >> p & 1) << c for c, code in enumerate(x.tolist())) for p in range(8)]
+    assert all(plane < 1 << (words * word_bits) for plane in planes)
+    return [[plane >> (word_bits * w) & mask for w in range(words)] for plane in planes]
+
+
+@pytest.mark.parametrize("word_bits", [32, 64])
+def test_every_length(library: Library, word_bits: int) -> None:
+    random = np.random.default_rng(word_bits)
+    for count in [*range(1, 201), 784]:
+        words = -(-count // word_bits)
+        x = random.integers(0, 256, count).astype(np.uint8)
+        actual = library.pack_planes(word_bits, x, words)
+        assert actual.tolist() == _planes(x, word_bits, words), count
+
+
+@pytest.mark.parametrize("word_bits", [32, 64])
+@pytest.mark.parametrize("code", [0, 1, 0x80, 0xAA, 0xFF])
+def test_equal_bytes(library: Library, word_bits: int, code: int) -> None:
+    for count in (1, word_bits - 1, word_bits, word_bits + 1):
+        words = -(-count // word_bits)
+        x = np.full(count, code, np.uint8)
+        assert library.pack_planes(word_bits, x, words).tolist() == _planes(x, word_bits, words)

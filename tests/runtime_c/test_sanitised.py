@@ -1,0 +1,102 @@
+"""Every kernel on buffers of exactly the size its contract names, under ASan and UBSan.
+
+Python's canaries see what is written outside; this sees what is read outside, too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bnncc.targets import load_kernels
+from tests.runtime_c.driver import WARNINGS, compiled, kernel_includes
+
+SANITISE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+# x, weights and results of each operation in bytes, for `count` elements or words of x.
+SIZES = """
+#define SIZES_xnor_dense(count, nr, word_bits)                                                    \\
+  count * (word_bits) / 8u, count * (nr) * (word_bits) / 8u, (nr) * 4u
+#define SIZES_sign_sum(count, nr, word_bits) count * 4u, count * (word_bits) / 8u, (nr) * 4u
+#define SIZES_real_dense(count, nr, word_bits) count * 4u, count * (nr) * 4u, (nr) * 4u
+"""
+
+PROGRAM = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "bnn_pack.h"
+%(includes)s
+%(sizes)s
+typedef void adapter(size_t count, const void *x, const void *w, void *out);
+
+/* Both ends of each buffer are its ends: malloc gives no byte more. Misaligned by one element from
+ * any vector's alignment where `shift` is the element's size. */
+static void check(adapter *call, size_t count, size_t x_bytes, size_t w_bytes, size_t out_bytes) {
+  unsigned char *x = malloc(x_bytes), *w = malloc(w_bytes), *out = malloc(out_bytes);
+  memset(x, 0x3f, x_bytes);
+  memset(w, 0x3e, w_bytes);
+  call(count, x, w, out);
+  free(x);
+  free(w);
+  free(out);
+}
+
+#define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
+  static void call_##symbol(size_t count, const void *x, const void *w, void *out) {              \\
+    symbol(count, x, w, out);                                                                     \\
+  }
+#include "kernels.inc"
+#undef BNN_KERNEL
+
+int main(void) {
+  int kernels = 0;
+  for (size_t count = 1; count <= 70u; ++count) {
+#define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
+    check(call_##symbol, count, SIZES_##operation(count, nr##u, word_bits##u));                   \\
+    kernels += count == 1u;
+#include "kernels.inc"
+#undef BNN_KERNEL
+    for (size_t word_bits = 32; word_bits <= 64u; word_bits += 32) {
+      const size_t words = (count + word_bits - 1u) / word_bits;
+      uint8_t *x = malloc(count);
+      unsigned char *planes = malloc(words * word_bits);
+      memset(x, 0xc5, count);
+      if (word_bits == 32u) {
+        bnn_pack_planes_w32(count, words, x, (uint32_t *)(void *)planes);
+      } else {
+        bnn_pack_planes_w64(count, words, x, (uint64_t *)(void *)planes);
+      }
+      free(x);
+      free(planes);
+    }
+  }
+  printf("%%d", kernels);
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def program(cc: str, tmp_path_factory) -> Path:
+    source = PROGRAM % {"includes": kernel_includes(), "sizes": SIZES}
+    path = tmp_path_factory.mktemp("sanitised") / "kernels"
+    return compiled(cc, source, path, "-O1", "-g", "-std=c99", *WARNINGS, *SANITISE)
+
+
+def test_kernels_stay_inside_their_buffers(program: Path) -> None:
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(load_kernels())
+
+
+def test_the_sanitiser_sees_one_element_too_many(cc: str, tmp_path: Path) -> None:
+    # Without this, a build that lost its sanitisers would pass.
+    sizes = SIZES.replace("count * 4u,", "count * 4u - 4u,")
+    source = PROGRAM % {"includes": kernel_includes(), "sizes": sizes}
+    path = compiled(cc, source, tmp_path / "short", "-O1", "-g", "-std=c99", *SANITISE)
+    done = subprocess.run([path], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
