@@ -16,6 +16,7 @@ from bnncc.errors import (
 from bnncc.report import Report
 from bnncc.targets import TARGETS, Target
 from bnncc.verification.api import load, verify
+from bnncc.verification.result import Verification
 
 __all__ = [
     "TARGETS",
@@ -29,6 +30,7 @@ __all__ = [
     "ToolchainError",
     "UnsupportedModelError",
     "UsageError",
+    "Verification",
     "VerificationError",
     "__version__",
     "compile",

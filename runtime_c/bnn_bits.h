@@ -10,9 +10,9 @@
 
 #if defined(__GNUC__) && (defined(__POPCNT__) || defined(__aarch64__) || defined(__riscv_zbb) || \
                           defined(__wasm__) || defined(__POWERPC__))
-#define BNN_HAS_POPCOUNT 1
+#  define BNN_HAS_POPCOUNT 1
 #else
-#define BNN_HAS_POPCOUNT 0
+#  define BNN_HAS_POPCOUNT 0
 #endif
 
 /* Counts in fields of 2, 4, then 8 bits; the product adds the four bytes into the top one.

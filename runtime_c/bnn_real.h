@@ -12,17 +12,17 @@
  * effect and leaves every loop, so that the loop is still vectorised. Other compilers get a volatile
  * product. */
 #if defined(__clang__)
-#define BNN_ROUNDED
+#  define BNN_ROUNDED
 BNN_INLINE uint32_t bnn_opaque_zero(void) {
   uint32_t zero = 0;
   __asm__("" : "+r"(zero));
   return zero;
 }
 #elif defined(__GNUC__)
-#define BNN_ROUNDED
-#pragma GCC optimize("fp-contract=off")
+#  define BNN_ROUNDED
+#  pragma GCC optimize("fp-contract=off")
 #else
-#define BNN_ROUNDED volatile
+#  define BNN_ROUNDED volatile
 #endif
 
 /* The product, rounded on its own. */
@@ -69,10 +69,10 @@ BNN_INLINE float bnn_clip(float x, float low, float high) {
 }
 
 #if defined(__GNUC__)
-#define BNN_INFINITY __builtin_inff()
+#  define BNN_INFINITY __builtin_inff()
 #else
-#include <math.h>
-#define BNN_INFINITY INFINITY
+#  include <math.h>
+#  define BNN_INFINITY INFINITY
 #endif
 
 #endif

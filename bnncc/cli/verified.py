@@ -15,7 +15,7 @@ from bnncc.cli.failures import diagnostics_json, show_diagnostics
 from bnncc.errors import Diagnostic, UsageError, VerificationError, printable
 
 if TYPE_CHECKING:
-    from bnncc.verification.compare import LayerCheck, OutputCheck, Verification
+    from bnncc.verification.result import LayerCheck, OutputCheck, Verification
 
 __all__ = ["demand_success", "samples_of", "show_verification", "verification_json"]
 

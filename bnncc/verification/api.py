@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bnncc.ir.types import Array
-    from bnncc.verification.compare import Verification
+    from bnncc.verification.result import Verification
     from bnncc.verification.run import CompiledModel
 
 __all__ = ["load", "verify"]

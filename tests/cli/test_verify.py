@@ -9,7 +9,7 @@ import pytest
 from bnncc.cli.verified import _percent
 from bnncc.compiler import Options
 from bnncc.verification import api
-from bnncc.verification.compare import LayerCheck, OutputCheck, Verification
+from bnncc.verification.result import LayerCheck, OutputCheck, Verification
 from tests.cli.builders import make_model, pure_json, save
 
 

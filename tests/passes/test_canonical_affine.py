@@ -196,7 +196,7 @@ def test_the_largest_exact_accumulators(interval: Interval) -> None:
 def test_a_factor_of_1_that_the_pass_itself_makes_is_dropped_too(sketch: object) -> None:
     # +-1 weights have alpha 1: the most common network there is. Once is enough, or the pass is
     # not idempotent and every epilogue multiplies by 1.
-    s = sketch()  # type: ignore[operator]  # a function from the table above
+    s = sketch()  # type: ignore[operator]  # function from the table above
     s(ew.Relu(), "y", to="z")
     once = apply(CANONICAL_AFFINE, s.done()).graph
     assert "Mul" not in ops(once)
