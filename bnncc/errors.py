@@ -137,8 +137,8 @@ EXPLANATIONS: dict[str, str] = {
         "number: export without dynamic_axes / dynamic_shapes for it, or pass --shape NAME=1x784."
     ),
     "BNN007": (
-        "The model uses operators that bnncc cannot compile yet. All of them are listed at once. "
-        "`bnncc inspect` shows where they stand in the graph."
+        "The model uses operators that bnncc cannot compile yet. All of them are listed at once, "
+        "with the ONNX nodes; a viewer of ONNX files shows where those stand."
     ),
     "BNN008": (
         "An operator is used with an attribute, element type or operand that is not supported."

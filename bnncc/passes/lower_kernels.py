@@ -122,7 +122,8 @@ def _chain_to(graph: Graph, output: str) -> Chain | str:
 def _no_kernel(node: Node, why: str) -> Diagnostic:
     where = ", ".join(printable(name) for name in node.origin)
     what = f"no kernel computes {node.op.name} here"
-    return Diagnostic("BNN030", what, where, why, "`bnncc inspect` shows the graph around it")
+    help_ = "`bnncc compile --dump-dir DIR` writes the graph around it, pass by pass"
+    return Diagnostic("BNN030", what, where, why, help_)
 
 
 class _Lowering:

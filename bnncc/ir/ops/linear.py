@@ -13,7 +13,9 @@ from bnncc.ir.types import Array, Element, Interval, Stage, TensorType
 
 __all__ = ["BinaryDense", "MatMul", "accumulator_interval", "sequential_dot"]
 
-_ROWS_AT_ONCE = 256  # keeps the running sums of sequential_dot inside the cache
+# What sequential_dot works on at a time stays inside the cache.
+_ROWS_AT_ONCE = 256
+_TERMS_AT_ONCE = 64
 
 
 def sequential_dot(x: Array, weights: Array) -> Array:
@@ -22,14 +24,16 @@ def sequential_dot(x: Array, weights: Array) -> Array:
     Every product and every sum is rounded on its own: the order that the generated C spells out,
     whatever its vector width.
     """
-    columns = np.ascontiguousarray(weights.T, dtype=np.float32)
     sums = np.zeros((x.shape[0], weights.shape[0]), dtype=np.float32)
     with np.errstate(all="ignore"):
-        for start in range(0, x.shape[0], _ROWS_AT_ONCE):
-            rows = np.ascontiguousarray(x[start : start + _ROWS_AT_ONCE].T, dtype=np.float32)
-            part = sums[start : start + _ROWS_AT_ONCE]
-            for k in range(columns.shape[0]):
-                part += rows[k][:, np.newaxis] * columns[k]
+        for first in range(0, x.shape[1], _TERMS_AT_ONCE):
+            terms = slice(first, first + _TERMS_AT_ONCE)
+            columns = np.ascontiguousarray(weights[:, terms].T, dtype=np.float32)
+            for start in range(0, x.shape[0], _ROWS_AT_ONCE):
+                some = slice(start, start + _ROWS_AT_ONCE)
+                rows = np.ascontiguousarray(x[some, terms].T, dtype=np.float32)
+                for row, column in zip(rows, columns, strict=True):
+                    sums[some] += row[:, np.newaxis] * column
     return sums
 
 
