@@ -23,6 +23,7 @@ from bnncc.ir.text import format_graph
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Exactness, Outcome, Pass
 from bnncc.pipeline import PIPELINE, Lowered, run_pass, run_pipeline
+from tests.ir.chains import FLOAT, extended
 from tests.ir.sketch import F, Sketch, ops, same_bits
 from tests.models import mlp, samples
 from tests.passes.applying import GENERIC, context, fingerprint
@@ -211,6 +212,102 @@ def test_the_same_model_gives_the_same_graph() -> None:
     first, second = (run_pipeline(mlp([33, 17, 5], 7, uint8=True), GENERIC) for _ in range(2))
     assert fingerprint(first.graph) == fingerprint(second.graph)
     assert fingerprint(first.folded) == fingerprint(second.folded)
+
+
+MIXED = np.array([[1, -1, 1], [1, 1, 1], [-1, 1, 1]], F)
+"""Weights of layers between random chains: any +-1 will do, the chains are what is random."""
+
+
+@st.composite
+def mixed_networks(draw: st.DrawFn) -> Graph:
+    """Draw one or two layers with any elementwise chains before and after, and perhaps a sign.
+
+    Weights are +-1 or +-0.5, so that sums round alike in the float model and in ours.
+    """
+    s = Sketch(3, stage=Stage.FLOAT)
+    x = "x"
+    outputs: list[str] = []
+    for _ in range(draw(st.integers(1, 2))):
+        x = extended(draw, s, x, FLOAT, draw(st.integers(0, 3)))
+        match draw(st.sampled_from(["sign", "where", "round", "none"])):
+            case "sign":
+                x = s(ew.Sign(), x)
+            case "where":
+                x = s(ew.Where(), s(ew.GreaterOrEqual(), x, 0.0), 1.0, -1.0)
+            case "round":
+                x = s(ew.Round(), s(ew.Clip(-1, 1), x))
+        outputs += [x] if draw(st.booleans()) else []
+        x = s(MatMul(), x, s.const(MIXED * F(draw(st.sampled_from([1, 0.5])))))
+        x = extended(draw, s, x, FLOAT, draw(st.integers(0, 3)))
+    outputs.append(x)
+    return s.done(*dict.fromkeys(name for name in outputs if name != "x"))
+
+
+def check_stated(graph: Graph, lowered: Lowered, x: Array) -> None:
+    """Assert that PACKED is the float model, were sign(0) what the assumptions state."""
+    stated = {assumption.tensor: assumption.value for assumption in lowered.assumptions}
+
+    def forced(name: str, value: Array) -> Array:
+        return np.where(value == 0, F(stated[name]), value) if name in stated else value
+
+    expected = interpret.run_stored(graph, {"x": x}, forced)
+    for name, value in interpret.run(lowered.graph, {"x": x}).items():
+        np.testing.assert_array_equal(value.astype(F), expected[name].astype(F), err_msg=name)
+
+
+@settings(report_multiple_bugs=False)
+@given(mixed_networks(), st.sampled_from(["auto", "minus", "exact"]))
+def test_any_chains_between_layers(graph: Graph, mode: str) -> None:
+    try:
+        lowered = run_pipeline(graph, context(sign_zero=mode))
+    except UnsupportedModelError:
+        return
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.standard_normal((30, 3)), random.integers(-3, 4, (30, 3))]).astype(F)
+    check_packed(lowered, {"x": x})
+    check_stated(graph, lowered, x)
+
+
+def signed(reader: str) -> Graph:
+    """A sign that a binary layer reads, and something else as well."""
+    s = Sketch(3, stage=Stage.FLOAT)
+    sign = s(ew.Sign(), "x", to="s", origin=["sign"])
+    s(MatMul(), sign, s.const(MIXED, "w"), to="y", origin=["fc"])
+    real = np.array([[0.3, 0.5, 0.7]], F)
+    match reader:
+        case "nothing":
+            return s.done("y")
+        case "the interface":
+            return s.done("y", "s")
+        case "a real layer":
+            s(MatMul(), sign, s.const(real, "r"), to="z")
+        case "a residual sum":
+            s(ew.Add(), sign, "x", to="z")
+        case "a scale":
+            s(ew.Mul(), sign, 0.5, to="z")
+        case "an absolute value":
+            s(ew.Abs(), sign, to="z")
+        case "a scale, then a layer":
+            s(MatMul(), s(ew.Mul(), sign, [0.5, 0.25, 2.0]), s.const(real, "r"), to="z")
+        case "another sign of x":
+            s(MatMul(), s(ew.Sign(), "x", to="t"), s.const(real, "r"), to="z")
+    return s.done("y", "z")
+
+
+READERS = ["nothing", "the interface", "a real layer", "a residual sum", "a scale"]
+READERS += ["an absolute value", "a scale, then a layer", "another sign of x"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("mode", ["auto", "plus", "minus", "exact"])
+def test_one_sign_has_one_meaning(reader: str, mode: str) -> None:
+    # `verify` gives the oracle the stated sign(0) and compares the rest strictly: whatever reads
+    # the sign must have read the same.
+    graph = signed(reader)
+    lowered = run_pipeline(graph, context(sign_zero=mode))
+    x = np.array([[0, 0, 0], [-0.0, 1, -1], [0.5, 0, -0.0]], F)
+    check_packed(lowered, {"x": x})
+    check_stated(graph, lowered, x)
 
 
 # --- What the pipeline has to say -----------------------------------------------------------------

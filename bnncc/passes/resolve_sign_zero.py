@@ -19,8 +19,9 @@ from bnncc.certificate import SignOfZero
 from bnncc.ir.expression import root_of
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Step
-from bnncc.ir.types import Array, Element, Stage
+from bnncc.ir.types import Element, Stage
 from bnncc.passes.base import Context, Exactness, Outcome, Pass, SignZero
+from bnncc.passes.levels import simplified
 
 __all__ = ["RESOLVE_SIGN_ZERO"]
 
@@ -30,10 +31,8 @@ _SIGN_LEVELS = np.array([[-1, 0, 1]], np.float32)
 
 def _is_sign(graph: Graph, node: Node) -> bool:
     """Whether the node is the three-level sign, and one bit is wanted of it."""
-    return node.op == Step(Element.TERNARY) and _has_three_levels(graph, node)
-
-
-def _has_three_levels(graph: Graph, node: Node) -> bool:
+    if node.op != Step(Element.TERNARY):
+        return False
     thresholds, levels = (graph.constants[name] for name in node.inputs[1:])
     return np.array_equal(thresholds, _SIGN_THRESHOLDS) and np.array_equal(levels, _SIGN_LEVELS)
 
@@ -43,29 +42,38 @@ def _over_accumulator(graph: Graph, node: Node) -> bool:
     return root is not None and graph.types[root].element in (Element.I32, Element.U8)
 
 
-def _threshold(graph: Graph, node: Node, wanted: SignZero) -> Array | None:
-    """Return the one threshold that replaces the two, or None to keep three levels."""
+def _sign(graph: Graph, node: Node, wanted: SignZero) -> int | None:
+    """Return what sign(0) becomes, or None to keep three levels."""
     match wanted:
         case SignZero.EXACT:
             return None
         case SignZero.AUTO if _over_accumulator(graph, node):
             return None
         case SignZero.MINUS:
-            return _SIGN_THRESHOLDS[:, 1:]
+            return -1
         case _:
-            return _SIGN_THRESHOLDS[:, :1]
+            return 1
 
 
-def _is_same_sign(graph: Graph, node: Node, other: Node) -> bool:
-    """Whether `other` is the real tensor of which `node` is the twin in bits."""
+def _follows(graph: Graph, node: Node, other: Node) -> bool:
+    """Whether `other` is a real tensor computed from the sign of which `node` holds the bits."""
     if other.op != Step(Element.F32) or other.inputs[0] != node.inputs[0]:
         return False
-    return other.origin == node.origin and _has_three_levels(graph, other)
+    pair = _SIGN_THRESHOLDS[0]
+    return set(node.origin) <= set(other.origin) and bool(
+        np.isin(pair, graph.constants[other.inputs[1]]).all()
+    )
 
 
-def _two_levels(rewrite: Rewrite, node: Node, threshold: Array, element: Element) -> Node:
-    t = rewrite.constant(f"{node.output}.thresholds", threshold, Element.F32)
-    v = rewrite.constant(f"{node.output}.levels", np.array([[-1, 1]]), Element.F32)
+def _resolved(rewrite: Rewrite, node: Node, sign: int, element: Element) -> Node:
+    """Return the Step with its level at 0 replaced by that above (+1) or below (-1)."""
+    thresholds, levels = (rewrite.graph.constants[name] for name in node.inputs[1:])
+    at = int(np.argmax(thresholds[0] == _SIGN_THRESHOLDS[0, 1]))
+    two = levels.copy()
+    two[:, at] = levels[:, at + sign]
+    thresholds, two = simplified(thresholds, two)
+    t = rewrite.constant(f"{node.output}.thresholds", thresholds, Element.F32)
+    v = rewrite.constant(f"{node.output}.levels", two, Element.F32)
     return rewrite.node(Step(element), (node.inputs[0], t, v), node.output, node.origin)
 
 
@@ -75,14 +83,14 @@ def _apply(graph: Graph, context: Context) -> Outcome:
     for node in graph.nodes:
         if not _is_sign(graph, node):
             continue
-        threshold = _threshold(graph, node, context.sign_zero)
-        if threshold is None:
+        sign = _sign(graph, node, context.sign_zero)
+        if sign is None:
             continue
-        same = [other for other in graph.nodes if _is_same_sign(graph, node, other)]
-        for other in (node, *same):
-            element = Element.BIPOLAR if other is node else Element.F32
-            rewrite.replace(other, [_two_levels(rewrite, other, threshold, element)])
-        sign = -1 if context.sign_zero is SignZero.MINUS else 1
+        following = [other for other in graph.nodes if _follows(graph, node, other)]
+        rewrite.replace(node, [_resolved(rewrite, node, sign, Element.BIPOLAR)])
+        for other in following:
+            rewrite.replace(other, [_resolved(rewrite, other, sign, Element.F32)])
+        same = [other for other in following if other.origin == node.origin]
         assumptions.append(SignOfZero((same or [node])[0].output, sign))
     return Outcome(rewrite.finish(), assumptions=tuple(assumptions))
 

@@ -104,20 +104,26 @@ _WITH_CONSTANT = [_with_constant(op) for op in (ew.Add(), ew.Sub(), ew.Mul())]
 _TOGETHER = [_together(op) for op in (ew.Add(), ew.Sub(), ew.Mul())]
 ALL: list[Append] = [*_WITH_CONSTANT, *_TOGETHER, _divided, _unary, _unary, _prelu, _batch_norm]
 ALL += [_where, _cast, _step]
+FLOAT: list[Append] = [kind for kind in ALL if kind is not _step]
 SMOOTH: list[Append] = [*_WITH_CONSTANT, _divided, _prelu, _batch_norm]
 
 
-@st.composite
-def chains(draw: st.DrawFn, kinds: list[Append], most: int = 4, root: str = "x") -> Chain:
-    """Draw a chain over x [1, 3] of up to `most` steps, each on any tensor made before it."""
-    sketch = Sketch(CHANNELS)
-    made = ["x"]
-    for _ in range(draw(st.integers(1, most))):
+def extended(draw: st.DrawFn, sketch: Sketch, x: str, kinds: list[Append], count: int) -> str:
+    """Append `count` steps below x, each on any tensor made here; return the last result."""
+    made = [x]
+    for _ in range(count):
         # The last result more often than not, or there would be no long chains.
         a = made[-1] if draw(st.integers(0, 2)) else draw(st.sampled_from(made))
         b = draw(st.sampled_from(made))
         made.append(draw(st.sampled_from(kinds))(draw, sketch, a, b))
-    graph = sketch.done(made[-1])
-    chain = trace(graph, made[-1], "x")
+    return made[-1]
+
+
+@st.composite
+def chains(draw: st.DrawFn, kinds: list[Append], most: int = 4) -> Chain:
+    """Draw a chain over x [1, 3] of up to `most` steps."""
+    sketch = Sketch(CHANNELS)
+    last = extended(draw, sketch, "x", kinds, draw(st.integers(1, most)))
+    chain = trace(sketch.done(last), last, "x")
     assert chain is not None
     return chain

@@ -232,6 +232,20 @@ def test_real_activations() -> None:
     assert differences(before, after, Exactness.REDUCTION_ORDER) == []
 
 
+def test_refuses_crumbs_over_reals() -> None:
+    # No slack is there to bound them: over reals, +-alpha must be +-alpha.
+    w = np.array([[0.3, -0.3, F(0.3) * F(1 - 2**-22)], [1, 1, -1]], F)
+    s = Sketch(3)
+    s(MatMul(), "x", s.const(w, "w"), to="y", origin=["fc"])
+    graph = s.done()
+    outcome = BINARISE_WEIGHTS.apply(graph, GENERIC)
+    assert outcome.graph is graph
+    reason = "its weights are +-alpha but for rounding, and its input is real"
+    assert [(r.node, r.origin, r.reason) for r in outcome.refusals] == [("y", ("fc",), reason)]
+    # Over bits they are bounded, and taken.
+    assert "BinaryDense" in ops(apply(BINARISE_WEIGHTS, network(w).done()).graph)
+
+
 # --- Codes ----------------------------------------------------------------------------------------
 
 Spelling = tuple[str, list[tuple[ew.Elementwise | Reshape, tuple]]]
@@ -336,6 +350,13 @@ def test_reshapes_move_to_the_codes() -> None:
     codes = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     old, new = (interpret.run(g, {"x": codes})["z"] for g in (before, after))
     np.testing.assert_array_equal(old, new)
+
+
+def test_origins_of_the_decoding_go_to_the_layer() -> None:
+    before = coded(AFFINE["(u / 255 - mean) / std"], np.array([[1, -1, 1]], F)).done("z")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    decoding = [node.origin[0] for node in before.nodes[:-1]]
+    assert only(after, BinaryDense).origin == ("fc", *decoding)
 
 
 def test_two_layers_share_the_reshaped_codes() -> None:

@@ -163,13 +163,24 @@ def test_dequantize_of_zero_keeps_its_sign() -> None:
     "sketch",
     [
         dequantized([0.1], [0.0]),
+        dequantized([0.0, 0.5], [0.0, 0.0]),
+        dequantized([-0.5, 0.5], [0.0, 0.0]),
         dequantized([0.5], [1e-30]),
         dequantized([1e300], [0.0]),
         dequantized([0.5], [0.0], Interval(-(2**24), 5)),
         dequantized([0.5], [0.0], Interval(-5, 2**24)),
         dequantized([0.5], [0.0], None),
     ],
-    ids=["not float32", "a shift", "too large", "low end", "high end", "no interval"],
+    ids=[
+        "not float32",
+        "a factor of 0",
+        "below 0",
+        "a shift",
+        "too large",
+        "low end",
+        "high end",
+        "no interval",
+    ],
 )
 def test_other_dequantizes_stay(sketch: Sketch) -> None:
     graph = sketch.done()

@@ -423,6 +423,22 @@ def test_zeros_of_the_other_sign_are_a_difference() -> None:
     caught(CANONICAL_AFFINE, before, iter([("x + 0 is not x", rewrite.finish())]))
 
 
+def test_value_exactness_is_about_zeros_only() -> None:
+    s = Sketch(3)
+    s(ew.Add(), "x", 0.0, to="y")
+    before = s.done()
+
+    def instead(op: ew.Elementwise) -> list[str]:
+        rewrite = Rewrite(before)
+        old = before.producers["y"]
+        rewrite.replace(old, [rewrite.node(op, ("x",), "y", old.origin)])
+        return differences(before, rewrite.finish(), Exactness.VALUE)
+
+    assert instead(ew.Identity()) == []
+    for op in (ew.Neg(), ew.Abs(), ew.Relu(), ew.LeakyRelu(1 - 2**-24)):
+        assert instead(op) != [], op
+
+
 def test_messages_name_the_tensor_and_its_origin() -> None:
     s = Sketch(3)
     s(ew.Relu(), "x", to="y", origin=["layer1.relu"])

@@ -22,6 +22,7 @@ from bnncc.passes.base import Outcome
 from bnncc.passes.eliminate_dead import ELIMINATE_DEAD
 from bnncc.passes.fold_thresholds import FOLD_THRESHOLDS
 from bnncc.passes.levels import never
+from bnncc.passes.thresholds import FLOATS
 from tests.ir import orders
 from tests.ir.sketch import INF, LARGEST, TINY, F, Sketch, ops
 from tests.passes.applying import (
@@ -189,6 +190,15 @@ def test_every_float_threshold_and_the_float_below(name: str) -> None:
                 assert level_at(n, t.tolist(), v.tolist()) == layer.level(n, c), (c, n)
 
 
+def test_channels_stay_constant_where_floats_overflow() -> None:
+    # At the ends of the domain 2 x is infinite, and times gamma 0 no number: still one level.
+    layer = Layer(Element.F32, 5, [mul((2.0,) * 8), HOSTILE])
+    graph, certificate, _ = folded(layer.graph())
+    assert certificate.constant_channels == (2, 3)
+    _, levels = step_tables(graph, "y")
+    assert [row[0] for row in levels[2:4].tolist()] == [layer.level(0.0, 2), layer.level(0.0, 3)]
+
+
 def test_refuses_reals_that_are_not_monotone() -> None:
     for links in ([prelu((-0.5,) * 8)], [absolute()]):
         layer = Layer(Element.F32, 3, links, ([[0.5]], [[-1, 1]]))
@@ -344,17 +354,17 @@ def test_what_was_folded_is_not_folded_again(graph: Graph) -> None:
 # --- What rounding leaves open --------------------------------------------------------------------
 
 
-def other_levels(layer: Layer, form: orders.Form, moved: float) -> Array:
-    """Return levels [N, C] with BatchNorm in another form and sums off by `moved` slacks."""
-    n = np.array(layer.accumulators())
+def other_levels(layer: Layer, form: orders.Form, moved: float, n: Array) -> Array:
+    """Return levels at n [N] or [N, C], BatchNorm in another form, sums off by `moved` slacks."""
     chain = layer.chain()
+    n = n.reshape(len(n), -1)
     results: list[Array] = []
     pools = {Source.VARIABLE: [n], Source.PARAMETER: chain.parameters, Source.TERM: results}
     for term in chain.expression.terms:
         operands = [np.asarray(pools[o.source][o.index]) for o in term.operands]
         match term.op:
             case ew.Dequantize():
-                exact = n[:, np.newaxis] * operands[1] + operands[2]
+                exact = n * operands[1] + operands[2]
                 own = exact.astype(F)
                 off = (exact + moved * operands[3]).astype(F)
                 # A float32 that rounds out of the slack is not one that the sum could be.
@@ -385,7 +395,9 @@ def check_undecided(layer: Layer) -> tuple[set[tuple[int, int]], set[tuple[int, 
     differing: set[tuple[int, int]] = set()
     for form in (orders.onnx_runtime, *orders.FORMS):
         for moved in (-1.0, 0.0, 1.0):
-            for i, c in np.argwhere(other_levels(layer, form, moved) != own):
+            for i, c in np.argwhere(
+                other_levels(layer, form, moved, np.array(accumulators)) != own
+            ):
                 differing.add((int(c), accumulators[i]))
     claimed = undecided_pairs(certificate, layer)
     assert differing <= claimed
@@ -455,6 +467,24 @@ def test_near_misses_away_from_any_change_are_undecided() -> None:
 def test_nothing_is_undecided_without_rounding(k: int) -> None:
     layer = Layer(Element.BIPOLAR, k, [add((0.5, -0.5, 0, 1, -1, 2, 3, 4))], SIGN, Element.TERNARY)
     assert folded(layer.graph())[1].undecided == ()
+
+
+@pytest.mark.parametrize("name", ["sign(bn)", "ties", "hardtanh", "hardsigmoid", "leaky", "bias"])
+def test_floats_that_other_orders_decide_are_undecided(name: str) -> None:
+    layer = epilogues(Element.F32, 3)[name]
+    graph, certificate, _ = folded(layer.graph())
+    thresholds, _ = step_tables(graph, "y")
+    near = np.where(np.isfinite(thresholds[:, 0]), thresholds[:, 0], 0)
+    steps = np.arange(-64, 65)[:, np.newaxis]
+    n = FLOATS.at(FLOATS.index(near)[np.newaxis, :] + steps)
+    own = np.array([[layer.level(float(v), c) for c, v in enumerate(row)] for row in n])
+    found = 0
+    for form in (orders.onnx_runtime, *orders.FORMS):
+        rows, channels = np.nonzero(other_levels(layer, form, 0, n) != own)
+        at = n[rows, channels].astype(np.float64)
+        assert certificate.is_undecided(channels, at, at).all(), form.__name__
+        found += len(rows)
+    assert found or name == "bias"
 
 
 SATURATING = {

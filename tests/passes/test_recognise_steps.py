@@ -148,6 +148,9 @@ AFTER_A_CHAIN: dict[str, tuple[Spelling, list[str]]] = {
     "clip -1..1, round": (lambda s: s(ew.Round(), s(ew.Clip(-1, 1), "x")), ["Clip"]),
     "clip -2..2, round": (lambda s: s(ew.Round(), s(ew.Clip(-2, 2), "x")), ["Clip"]),
     "clip to odd bounds, round": (lambda s: s(ew.Round(), s(ew.Clip(-1.5, 2.5), "x")), ["Clip"]),
+    "clip to integers, floor": (lambda s: s(ew.Floor(), s(ew.Clip(-2, 2), "x")), ["Clip"]),
+    "clip to integers, ceil": (lambda s: s(ew.Ceil(), s(ew.Clip(-2, 2), "x")), ["Clip"]),
+    "clip to halves, round": (lambda s: s(ew.Round(), s(ew.Clip(-0.5, 1.5), "x")), ["Clip"]),
     "clip, floor": (lambda s: s(ew.Floor(), s(ew.Clip(-2.5, 2.25), "x")), ["Clip"]),
     "clip, ceil": (lambda s: s(ew.Ceil(), s(ew.Clip(-2.5, 2.25), "x")), ["Clip"]),
     "dorefa 2 bits": (
@@ -268,6 +271,9 @@ def test_channels_with_fewer_thresholds_are_filled_up() -> None:
         ("round(tanh)", [-1, 0, 1]),
         ("clip 0..1, round", [0, 1]),
         ("clip, floor", [-3, -2, -1, 0, 1, 2]),
+        ("clip to integers, floor", [-2, -1, 0, 1, 2]),
+        ("clip to integers, ceil", [-2, -1, 0, 1, 2]),
+        ("clip to halves, round", [0, 1, 2]),
         ("clip 0..15, round", list(range(16))),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -237,6 +238,23 @@ def test_undecided_ranges_are_closed() -> None:
     high = np.array([-2, -1, -1, 9, 9, 0, 6, 7, 8])
     expected = [False, True, True, True, False, False, False, True, False]
     assert certificate.is_undecided(channel, low, high).tolist() == expected
+
+
+def test_ranges_with_a_threshold_inside_are_undecided() -> None:
+    # A float sum known to within low..high: where the threshold lies between, either may be right.
+    certificate = layer_certificate([])
+    channel = np.zeros(6, int)
+    low, high = np.array([[0, 1], [0.5, 1.5], [1, 2], [-5, 0.9], [1, 1], [0.9, 0.9]]).T
+    expected = [True, True, False, False, False, False]
+    assert certificate.is_undecided(channel, low, high).tolist() == expected
+
+
+def test_json_has_null_for_a_float_threshold_that_is_never_reached() -> None:
+    thresholds = np.array([[0.1, np.inf]], F)
+    layer = dataclasses.replace(layer_certificate([]), thresholds=thresholds)
+    certificate = Certificate("ab", "0.1", (), (layer,))
+    text = json.dumps(certificate.as_json(), allow_nan=False)
+    assert json.loads(text)["layers"][0]["thresholds"] == [[float(F(0.1)), None]]
 
 
 def test_json_is_json_and_floats_survive_it() -> None:
