@@ -20,6 +20,7 @@ import numpy as np
 
 from bnncc.certificate import Domain, LayerCertificate
 from bnncc.ir.analysis.direction import UNKNOWN, directions
+from bnncc.ir.analysis.rounding import bias_slack
 from bnncc.ir.expression import Chain, root_of, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Cast, Step
@@ -94,7 +95,8 @@ def _certify(
         kind, found = "bisected", bisected(chain, direction, domain)
     else:
         return None
-    distance, undecided = scrutinised(chain, found, domain, direction)
+    slack = bias_slack(graph, chain)
+    distance, undecided = scrutinised(chain, found, domain, direction, slack)
     constant = (found.levels == found.levels[:, :1]).all(axis=1)
     falls = (np.diff(found.levels, axis=1) <= 0).all(axis=1) & ~constant
     return LayerCertificate(

@@ -177,14 +177,19 @@ def _first_true(holds: Callable[[Array], Array], size: int, channels: int) -> tu
 
 
 def scrutinised(
-    chain: Chain, found: Found, domain: Integers | Floats, direction: Array
+    chain: Chain,
+    found: Found,
+    domain: Integers | Floats,
+    direction: Array,
+    slack: Array | float = 0.0,
 ) -> tuple[float | None, tuple[Undecided, ...]]:
     """Return (smallest distance or None, undecided accumulators) of a chain's thresholds.
 
     The distance is between the chain's value and the Step's nearest threshold, over both neighbours
     of every change. Accumulators are undecided where a float32 evaluation in another order could
-    reach another level: looked for outward from every change and inward from both ends. A channel
-    that is not monotone can come near a decision anywhere, so there every integer is looked at.
+    reach another level, or where the accumulator itself could be off by `slack`: looked for outward
+    from every change and inward from both ends. A channel that is not monotone can come near a
+    decision anywhere, so there every integer is looked at.
     """
     smallest = np.inf
     ranges: list[Undecided] = []
@@ -197,8 +202,8 @@ def scrutinised(
             at = np.clip(side, 0, domain.size - 1)
             change = inside & (above > 0) & (above < domain.size)
             smallest = min(smallest, _distance(chain, domain, at, change))
-        low = _walk(chain, domain, below, -1)
-        high = _walk(chain, domain, above, +1)
+        low = _walk(chain, domain, below, -1, slack)
+        high = _walk(chain, domain, above, +1, slack)
         for c in np.nonzero(high - low > 1)[0].tolist():
             edges = domain.at(np.clip([low[c] + 1, high[c] - 1], 0, domain.size - 1))
             ranges.append(Undecided(c, edges[0].item(), edges[1].item()))
@@ -237,7 +242,9 @@ def _distance(chain: Chain, domain: Integers | Floats, index: Array, of: Array) 
     return float(gaps[of].min(initial=np.inf))
 
 
-def _walk(chain: Chain, domain: Integers | Floats, start: Array, step: int) -> Array:
+def _walk(
+    chain: Chain, domain: Integers | Floats, start: Array, step: int, slack: Array | float
+) -> Array:
     """Return, a channel, the first decided index from `start` on.
 
     Integers go one by one at first, so that ranges are tight; then, and for floats at once, the
@@ -247,7 +254,7 @@ def _walk(chain: Chain, domain: Integers | Floats, start: Array, step: int) -> A
     while True:
         inside = (index >= 0) & (index < domain.size)
         at = np.clip(index, 0, domain.size - 1)
-        open_ = inside & ~_decided(chain, domain.at(at))
+        open_ = inside & ~_decided(chain, domain.at(at), slack)
         if not open_.any():
             return index
         index = np.where(open_, index + stride, index)
@@ -255,19 +262,21 @@ def _walk(chain: Chain, domain: Integers | Floats, start: Array, step: int) -> A
         stride *= 2 if isinstance(domain, Floats) or walked > _ONE_BY_ONE else 1
 
 
-def _decided(chain: Chain, x: Array) -> Array:
+def _decided(chain: Chain, x: Array, slack: Array | float = 0.0) -> Array:
     """Return whether every float32 order gives the same level at accumulators x.
 
     Args:
         chain: of C channels.
         x: [C], one value a channel, or for C = 1 any number of them [M, 1].
+        slack: how far x itself could be off, [C].
     """
-    value, bound = (found.reshape(-1) for found in spread(chain, x.reshape(-1, chain.channels)))
+    rows = x.reshape(-1, chain.channels)
+    value, bound = (found.reshape(-1) for found in spread(chain, rows, slack))
     thresholds, levels = _final_step(chain)
     ends = []
     finite = np.where(np.isfinite(bound), bound, 0)
     for end in (value - finite, value + finite):
         passed = (end[:, np.newaxis] >= thresholds).sum(axis=1)
-        rows = np.broadcast_to(levels, (len(passed), levels.shape[1]))
-        ends.append(np.take_along_axis(rows, passed[:, np.newaxis], axis=1)[:, 0])
+        table = np.broadcast_to(levels, (len(passed), levels.shape[1]))
+        ends.append(np.take_along_axis(table, passed[:, np.newaxis], axis=1)[:, 0])
     return np.asarray((ends[0] == ends[1]) & np.isfinite(bound))

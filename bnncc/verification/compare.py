@@ -21,7 +21,7 @@ import numpy as np
 from bnncc.certificate import LayerCertificate
 from bnncc.compiler import Compilation
 from bnncc.errors import printable
-from bnncc.ir.analysis.rounding import gamma, softmax_bound, spread
+from bnncc.ir.analysis.rounding import bias_slack, gamma, softmax_bound, spread
 from bnncc.ir.expression import root_of, trace
 from bnncc.ir.graph import Graph
 from bnncc.ir.interpret import run_stored
@@ -161,7 +161,9 @@ class _Comparison:
         reordered = self._reordering(root, seen) if root else None
         slack: Array | float = 0.0 if reordered is None else reordered
         chain = trace(self.folded, name, root) if root and root != name else None
-        return slack if chain is None else spread(chain, seen[chain.root], slack)[1]
+        if chain is None:
+            return slack
+        return spread(chain, seen[chain.root], slack + bias_slack(self.folded, chain))[1]
 
     def _generated(self, feeds: Mapping[str, Array], first: int) -> dict[str, Array]:
         """Run the C, compare all it stores with the packed graph, and return its outputs."""

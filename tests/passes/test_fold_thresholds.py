@@ -511,3 +511,15 @@ def test_floats_are_undecided_at_thresholds_only(name: str) -> None:
         for away in (1e-3, 1.0, 100.0, 1e6, -1e-3, -1.0, -100.0, -1e6):
             far = t + away * (np.abs(t) + 1)
             assert not certificate.is_undecided(np.array([c]), far, far).any(), (c, away)
+
+
+def test_a_bias_that_a_gemm_adds_somewhere_leaves_a_real_sum_undecided() -> None:
+    # 1e6 + x1 - 1e6 depends on where the bias stands among the terms, however small the terms are.
+    s = Sketch(1)
+    total = s(BinaryDense(), "x", s.const([[1]], "w", Element.BIPOLAR), to="n", origin=["gemm"])
+    biased = s(ew.Add(), total, [1e6], to="v", origin=["gemm"])
+    s(ew.Step(Element.BIPOLAR), biased, [[1e6 + 1]], [[-1, 1]], to="y")
+    (certificate,) = apply(FOLD_THRESHOLDS, s.done()).certificates
+    (entry,) = certificate.undecided
+    assert entry.low < 0.9
+    assert 1.1 < entry.high < 2

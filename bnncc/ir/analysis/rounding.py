@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bnncc.ir.expression import Chain, Source, Term
+from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.types import Array
+from bnncc.ir.types import Array, Element
 
-__all__ = ["UNIT_ROUNDOFF", "gamma", "softmax_bound", "spread"]
+__all__ = ["UNIT_ROUNDOFF", "bias_slack", "gamma", "softmax_bound", "spread"]
 
 UNIT_ROUNDOFF = 2.0**-24
 """Half the distance between 1 and the next float32: |fl(a op b) - (a op b)| <= u |a op b|."""
@@ -71,6 +72,33 @@ def _spread(chain: Chain, x: Array, slack: Array | float) -> tuple[Array, Array]
     if not terms:
         return np.broadcast_to(x, shape).astype(np.float64), start
     return np.broadcast_to(values[len(terms) - 1], shape).astype(np.float64), bounds[-1]
+
+
+def bias_slack(graph: Graph, chain: Chain) -> Array:
+    """Return how far the place at which a Gemm adds its bias can move a real sum, [channels].
+
+    A library may start from the bias, or add it behind any part of the sum: each of K additions
+    then rounds a value as large as the bias, gamma_K |bias| in all. Integer sums have it in their
+    `Dequantize.slack`.
+    """
+    none = np.zeros(chain.channels)
+    layer = graph.producers.get(chain.root)
+    if (
+        layer is None
+        or len(layer.inputs) != 2
+        or graph.types[chain.root].element is not Element.F32
+    ):
+        return none
+    bias, alpha = none, np.ones(chain.channels)
+    for node in chain.nodes:
+        constants = [graph.constants[n].reshape(-1) for n in node.inputs if n in graph.constants]
+        if node.origin == layer.origin and constants:
+            if isinstance(node.op, ew.Mul):
+                alpha = np.abs(constants[0].astype(np.float64))
+            if isinstance(node.op, ew.Add):
+                bias = np.abs(constants[0].astype(np.float64))
+    k = graph.types[layer.inputs[0]].shape[-1]
+    return np.asarray(none + gamma(k + 2) * bias / np.where(alpha > 0, alpha, 1))
 
 
 def softmax_bound(y: Array, *, log: bool) -> Array:
