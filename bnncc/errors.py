@@ -185,10 +185,6 @@ EXPLANATIONS: dict[str, str] = {
         "A layer has no kernel: after all passes it is still in a form that no kernel implements. "
         "The message names the layer and the operation that is missing."
     ),
-    "BNN031": (
-        "A layer sums so many terms that its accumulator would leave the range in which float32 "
-        "holds every integer (2^24), so exactness could not be promised."
-    ),
     "BNN040": (
         "No C compiler was found. bnncc compile needs none; verify, load and the demo do. Install "
         "gcc or clang, or name one in the environment variable CC."
