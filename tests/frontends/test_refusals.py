@@ -623,3 +623,11 @@ def test_derived_names_give_way_to_the_model_s(tmp_path: Path) -> None:
         *("y.sum.2", "y", "y.sum", "y.sum.1", "out")
     ]
     assert_agrees(imported, {"x": hostile(1e10)})
+
+
+@pytest.mark.parametrize("name", ["value_int", "value_ints", "value_float", "value_floats"])
+def test_a_constant_that_refers_to_no_functions_attribute(name: str, tmp_path: Path) -> None:
+    given = {"value_int": 0, "value_ints": [0], "value_float": 0.0, "value_floats": [0.0]}[name]
+    model = make(NODE("Constant", [], ["c"], **{name: given}), NODE("Relu", ["x"], ["y"]))
+    model.graph.node[0].attribute[0].ref_attr_name = "a"
+    assert refusal(model, tmp_path).startswith("error[BNN003]: ")

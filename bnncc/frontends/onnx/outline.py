@@ -123,6 +123,8 @@ def _literal(node: onnx.NodeProto) -> Array | None:
     if node.op_type != "Constant" or len(node.attribute) != 1 or len(node.output) != 1:
         return None
     (attribute,) = node.attribute
+    if attribute.ref_attr_name:  # which `check` refuses outside of functions
+        return None
     match attribute.name, attribute.type:
         case "value", onnx.AttributeProto.TENSOR:
             return tensor_array(attribute.t)
