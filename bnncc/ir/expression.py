@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bnncc.ir.graph import Graph, Node
-from bnncc.ir.ops.base import Op
 from bnncc.ir.ops.elementwise import Elementwise
 from bnncc.ir.types import Array
 
@@ -76,16 +75,18 @@ class Expression:
         return "{" + "; ".join(f"t{i} = {term}" for i, term in enumerate(self.terms)) + "}"
 
 
-def per_channel(constant: Array, channels: int) -> Array | None:
-    """Return a constant as it applies to [..., channels]: a scalar or [channels]; else None.
+def per_channel(constant: Array, shape: Sequence[int]) -> Array | None:
+    """Return a constant as it applies to a tensor [N, C, ...]: a scalar or [C]; else None.
 
     A constant that varies along any other axis has no such form.
     """
     if constant.size == 1:
         return constant.reshape(())
-    if constant.shape[-1:] == (channels,) and constant.size == channels:
-        return constant.reshape(channels)
-    return None
+    missing = len(shape) - constant.ndim
+    if missing < 0:
+        return None
+    aligned = (*(1,) * missing, *constant.shape)
+    return constant.reshape(-1) if aligned[1] == shape[1] == constant.size else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ class Chain:
     """y = f_c(x): an expression of one variable with a constant a channel for each parameter.
 
     Attributes:
-        root: the tensor x, [N, channels].
+        root: the tensor x, [N, channels, ...].
         expression: how y follows from x.
         parameters: each of shape [] or [channels], or a Step's [channels or 1, T].
         names: the tensors that hold the parameters.
@@ -169,7 +170,7 @@ def trace(graph: Graph, output: str, root: str) -> Chain | None:
     root to a larger shape.
     """
     shape = graph.types[root].shape
-    channels = shape[-1]
+    channels = shape[1] if len(shape) > 1 else 1
     order: dict[str, Node] = {}
     if not _visit(graph, output, root, order) or not order:
         return None
@@ -187,8 +188,8 @@ def trace(graph: Graph, output: str, root: str) -> Chain | None:
             elif name in indices:
                 operands.append(Operand(Source.TERM, indices[name]))
             else:
-                parameter = _parameter(node.op, graph.constants[name], channels)
-                if parameter is None or (parameter.ndim == 1 and len(shape) != 2):
+                parameter = _parameter(node, name, graph.constants[name], shape)
+                if parameter is None:
                     return None
                 if name not in names:
                     names.append(name)
@@ -221,10 +222,12 @@ def root_of(graph: Graph, name: str) -> str | None:
     return roots.pop() if len(roots) == 1 else None
 
 
-def _parameter(op: Op, constant: Array, channels: int) -> Array | None:
-    if constant.ndim == 2 and constant.shape[0] in (1, channels) and op.name == "Step":
-        return constant
-    return per_channel(constant, channels)
+def _parameter(node: Node, name: str, constant: Array, shape: Sequence[int]) -> Array | None:
+    """Return a constant operand as it applies to each channel, a Step's as rows; else None."""
+    op = node.op
+    if isinstance(op, Elementwise) and node.inputs.index(name) in op.channel_operands:
+        return constant if constant.ndim == 2 else per_channel(constant, shape[:2])
+    return per_channel(constant, shape)
 
 
 def _visit(graph: Graph, name: str, root: str, order: dict[str, Node]) -> bool:

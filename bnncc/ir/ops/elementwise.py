@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -47,9 +48,15 @@ __all__ = [
     "Sub",
     "Tanh",
     "Where",
+    "over_channels",
 ]
 
 _F32 = np.float32
+
+
+def over_channels(row: Array, rank: int) -> Array:
+    """Return a row [C] (or a scalar) so that it broadcasts over axis 1 of that many axes."""
+    return row.reshape(-1, *(1,) * (rank - 2))
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Elementwise(Op):
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.BINARY})
     arity: ClassVar[int] = 1
     operand_element: ClassVar[Element | None] = Element.F32
+    channel_operands: ClassVar[frozenset[int]] = frozenset()
+    """Operands with a row a channel, whatever the rank of the others: channels are axis 1."""
 
     @property
     def result_element(self) -> Element:
@@ -437,6 +446,7 @@ class BatchNormalization(Elementwise):
     epsilon: float
 
     arity: ClassVar[int] = 5
+    channel_operands: ClassVar[frozenset[int]] = frozenset({1, 2, 3, 4})
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return the type of x."""
@@ -462,34 +472,37 @@ class BatchNormalization(Elementwise):
         """Return the normalised operand."""
         x, *statistics = operands
         scale, shift = self.scale_and_shift(*statistics)
-        over_channels = (-1,) + (1,) * (x.ndim - 2)
-        return x * scale.reshape(over_channels) + shift.reshape(over_channels)
+        return x * over_channels(scale, x.ndim) + over_channels(shift, x.ndim)
 
 
 @dataclass(frozen=True)
 class Dequantize(Elementwise):
     """y = float32(n * scale + shift): the real value of an accumulator, by definition.
 
-    Operands (n: I32 [..., C], scale: F64 [C], shift: F64 [C], slack: F64 [C]). The product and the
-    sum are IEEE double operations. With shift 0 and a float32 alpha as scale this is fl(alpha * n).
+    Operands (n: I32 [N, C, ...], scale: F64 [C], shift: F64 [C], slack: F64 [C]). The product and
+    the sum are IEEE double operations. With shift 0 and a float32 alpha as scale this is fl(alpha * n).
     A float32 reference that sums +-alpha itself reaches a value that depends on its order of
     summation; `slack` bounds the distance between any such value and this one, and is 0 where every
     order gives the same. It does not enter the result.
     """
 
     arity: ClassVar[int] = 4
-    operand_element: ClassVar[Element | None] = None
+    channel_operands: ClassVar[frozenset[int]] = frozenset({1, 2, 3})
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return F32 of the accumulator's shape."""
         elements = [operand.element for operand in operands]
         if elements != [Element.I32, Element.F64, Element.F64, Element.F64]:
             raise OpError("Dequantize needs operands (i32, f64, f64, f64)")
-        return super().infer(operands)
+        n, *rows = operands
+        if len(n.shape) < 2 or any(row.shape not in ((1,), n.shape[1:2]) for row in rows):
+            raise OpError(f"the scales do not fit an accumulator {n}")
+        return (TensorType(n.shape, Element.F32),)
 
     def compute(self, *operands: Array) -> Array:
         """Return the dequantised accumulator."""
-        n, scale, shift, _ = operands
+        n, *rows = operands
+        scale, shift, _ = (over_channels(row, n.ndim) for row in rows)
         return (n * scale + shift).astype(np.float32)
 
 
@@ -497,7 +510,7 @@ class Dequantize(Elementwise):
 class Step(Elementwise):
     """y = levels[c, j] with j the number of thresholds[c] that are <= x: the canonical quantiser.
 
-    Operands (x: F32 or I32 [N, C], thresholds: same element [C or 1, T] ascending, levels: F32
+    Operands (x: F32 or I32 [N, C, ...], thresholds: same element [C or 1, T] ascending, levels: F32
     [C or 1, T + 1]). `to` is BIPOLAR where every level is -1 or +1, TERNARY where 0 occurs too,
     F32 for any other levels.
     """
@@ -507,6 +520,7 @@ class Step(Elementwise):
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.BINARY})
     arity: ClassVar[int] = 3
     operand_element: ClassVar[Element | None] = None
+    channel_operands: ClassVar[frozenset[int]] = frozenset({1, 2})
 
     @property
     def result_element(self) -> Element:
@@ -519,16 +533,18 @@ class Step(Elementwise):
         if x.element not in (Element.F32, Element.I32) or thresholds.element is not x.element:
             raise OpError("Step needs thresholds of the operand's own element type, f32 or i32")
         rows, count = thresholds.shape
-        if rows not in (1, x.shape[-1]) or levels.shape != (rows, count + 1):
+        if rows not in (1, *x.shape[1:2]) or levels.shape != (rows, count + 1):
             raise OpError(f"{thresholds} thresholds and {levels} levels do not fit {x}")
         return (TensorType(x.shape, self.to),)
 
     def compute(self, *operands: Array) -> Array:
         """Return the level each element falls on."""
         x, thresholds, levels = operands
-        result = np.broadcast_to(levels[:, 0], x.shape)
+        column = partial(over_channels, rank=x.ndim)
+        result = np.broadcast_to(column(levels[:, 0]), x.shape)
         for j in range(thresholds.shape[1]):
-            result = np.where(x >= thresholds[:, j], levels[:, j + 1], result)
+            passed = x >= column(thresholds[:, j])
+            result = np.where(passed, column(levels[:, j + 1]), result)
         return result.astype(self.to.dtype)
 
     def __str__(self) -> str:
