@@ -8,14 +8,28 @@ kernel carries it as its epilogue.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.elementwise import Elementwise
 from bnncc.ir.types import Array
 
-__all__ = ["Chain", "Expression", "Operand", "Source", "Term", "per_channel", "root_of", "trace"]
+__all__ = [
+    "Chain",
+    "Expression",
+    "Operand",
+    "Source",
+    "Term",
+    "chain_to",
+    "chains_to",
+    "per_channel",
+    "root_of",
+    "trace",
+]
 
 
 class Source(enum.Enum):
@@ -78,15 +92,27 @@ class Expression:
 def per_channel(constant: Array, shape: Sequence[int]) -> Array | None:
     """Return a constant as it applies to a tensor [N, C, ...]: a scalar or [C]; else None.
 
-    A constant that varies along any other axis has no such form.
+    Values that vary along any other axis have no such form; exporters also spell one value out
+    over a whole shape, and that has.
     """
     if constant.size == 1:
         return constant.reshape(())
     missing = len(shape) - constant.ndim
     if missing < 0:
         return None
-    aligned = (*(1,) * missing, *constant.shape)
-    return constant.reshape(-1) if aligned[1] == shape[1] == constant.size else None
+    aligned = constant.reshape(*(1,) * missing, *constant.shape)
+    row = aligned[(slice(1), slice(None), *(slice(1),) * (aligned.ndim - 2))]
+    if aligned.size > row.size and not _same_bits(aligned, row):
+        return None
+    if row.size == 1:
+        return row.reshape(())
+    return row.reshape(-1) if row.size == shape[1] else None
+
+
+def _same_bits(array: Array, row: Array) -> bool:
+    """Whether every element equals the row's, where it broadcasts to: -0 is not 0."""
+    same = np.array_equal(array, np.broadcast_to(row, array.shape))
+    return same and bool((np.signbit(array) == np.signbit(row)).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,24 +228,59 @@ def trace(graph: Graph, output: str, root: str) -> Chain | None:
     return Chain(root, Expression(tuple(terms)), tuple(parameters), tuple(names), nodes, channels)
 
 
-def root_of(graph: Graph, name: str) -> str | None:
-    """Return the one tensor that `name` is an elementwise function of, itself if made otherwise.
+def root_of(graph: Graph, name: str) -> str:
+    """Return the farthest single tensor that `name` is an elementwise function of, or `name`.
 
-    None where several activations meet on the way.
+    Where several activations meet on the way, it is the last tensor that they have in common: of
+    Step(Add(layer, shortcut)) the sum.
     """
-    roots: set[str] = set()
-    seen = {name}
-    stack = [name]
-    while stack:
-        current = stack.pop()
-        node = graph.producers.get(current)
-        if node is None or not isinstance(node.op, Elementwise):
-            roots.add(current)
-            continue
-        fresh = [v for v in graph.variables(node) if v not in seen]
-        seen.update(fresh)
-        stack.extend(fresh)
-    return roots.pop() if len(roots) == 1 else None
+    return _roots(graph, name, lambda _: True)[-1]
+
+
+def chains_to(graph: Graph, output: str) -> Iterator[Chain]:
+    """Yield `output` as chains over its roots, from the farthest root that allows it inward."""
+    shape = graph.types[output].shape
+    for root in reversed(_roots(graph, output, lambda node: _is_link(graph, node, shape))[1:]):
+        chain = trace(graph, output, root)
+        if chain is not None:
+            yield chain
+
+
+def chain_to(graph: Graph, output: str) -> Chain | None:
+    """Return `output` as a chain over the farthest root that allows it; None if nothing does."""
+    return next(chains_to(graph, output), None)
+
+
+def _roots(graph: Graph, name: str, admits: Callable[[Node], bool]) -> list[str]:
+    """Return every single tensor that `name` is an elementwise function of, from `name` upward.
+
+    The tensors still open are expanded into their operands, the latest first: an operand is
+    reached only once all its readers are. Whenever one alone is open, it is a root. An open tensor
+    that no admitted operation makes ends the climb: what lies above comes with it.
+    """
+    roots: list[str] = []
+    open_ = {name}
+    queue = [(-graph.positions.get(name, -1), name)]
+    while queue:
+        _, latest = heapq.heappop(queue)
+        if not queue:
+            roots.append(latest)
+        node = graph.producers.get(latest)
+        if node is None or not isinstance(node.op, Elementwise) or not admits(node):
+            break
+        for operand in graph.variables(node):
+            if operand not in open_:
+                open_.add(operand)
+                heapq.heappush(queue, (-graph.positions.get(operand, -1), operand))
+    return roots
+
+
+def _is_link(graph: Graph, node: Node, shape: Sequence[int]) -> bool:
+    """Whether the node can be a term of a chain over tensors of this shape."""
+    if graph.variables(node) and graph.types[node.output].shape != tuple(shape):
+        return False
+    constants = [name for name in node.inputs if name in graph.constants]
+    return all(_parameter(node, n, graph.constants[n], shape) is not None for n in constants)
 
 
 def _parameter(node: Node, name: str, constant: Array, shape: Sequence[int]) -> Array | None:

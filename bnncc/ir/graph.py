@@ -65,6 +65,13 @@ class Graph:
         return MappingProxyType({name: node for node in self.nodes for name in node.outputs})
 
     @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The place in `nodes` of the node that computes each tensor."""
+        return MappingProxyType(
+            {name: i for i, node in enumerate(self.nodes) for name in node.outputs}
+        )
+
+    @cached_property
     def consumers(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that read each tensor, in order, each once."""
         found: dict[str, list[Node]] = {name: [] for name in self.types}
@@ -117,6 +124,22 @@ class GraphBuilder:
         self.nodes.append(Node(op, output, tuple(inputs), (output,), tuple(origin) or (output,)))
         return output
 
+    def results(
+        self, op: Op, inputs: Sequence[str], outputs: Sequence[str], origin: Sequence[str] = ()
+    ) -> tuple[str, ...]:
+        """Append a node with a result for each name of `outputs`, and return those names.
+
+        The node is called as its first result.
+
+        Raises:
+            OpError: the operands do not fit the operation.
+        """
+        names = tuple(outputs)
+        kinds = op.infer([self.types[name] for name in inputs])
+        self.types.update(zip(names, kinds, strict=True))
+        self.nodes.append(Node(op, names[0], tuple(inputs), names, tuple(origin) or names[:1]))
+        return names
+
     def build(self, outputs: Sequence[str]) -> Graph:
         """Return the finished graph; constants that nothing reads are left out."""
         return _assemble(
@@ -167,9 +190,16 @@ class Rewrite:
 
     def node(self, op: Op, inputs: Sequence[str], output: str, origin: Iterable[str]) -> Node:
         """Return a new node with one result, and record the result's type."""
-        (kind,) = op.infer([self._types[name] for name in inputs])
-        self._types[output] = kind
-        return Node(op, output, tuple(inputs), (output,), tuple(dict.fromkeys(origin)))
+        return self.results(op, inputs, (output,), origin)
+
+    def results(
+        self, op: Op, inputs: Sequence[str], outputs: Sequence[str], origin: Iterable[str]
+    ) -> Node:
+        """Return a new node with a result for each name of `outputs`, called as the first."""
+        kinds = op.infer([self._types[name] for name in inputs])
+        self._types.update(zip(outputs, kinds, strict=True))
+        names = tuple(dict.fromkeys(origin))
+        return Node(op, outputs[0], tuple(inputs), tuple(outputs), names)
 
     def replace(self, old: Node, new: Sequence[Node]) -> None:
         """Put `new` (possibly nothing) in the place of `old`."""

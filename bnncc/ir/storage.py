@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnncc.ir.types import Array, Dense, Element, PackedChannels, TensorType
+from bnncc.ir.types import Array, ChannelsLast, Dense, Element, PackedChannels, TensorType
 
 __all__ = [
     "decode",
     "encode",
     "from_planes",
     "pack_bits",
+    "pack_planes",
     "plane_count",
     "to_planes",
     "unpack_bits",
+    "unpack_planes",
 ]
 
 
@@ -38,28 +40,28 @@ def unpack_bits(words: Array, channels: int) -> Array:
 
 
 def to_planes(logical: Array, element: Element) -> Array:
-    """Return the bitplanes of logical values [..., C] as bool [..., planes, C]."""
+    """Return the bitplanes of logical values [N, ...] as bool [N, planes, ...]."""
     match element:
         case Element.BIPOLAR:
-            return (logical > 0)[..., np.newaxis, :]
+            return (logical > 0)[:, np.newaxis]
         case Element.TERNARY:
-            return np.stack([logical >= 0, logical > 0], axis=-2)
+            return np.stack([logical >= 0, logical > 0], axis=1)
         case Element.U8:
-            shifts = np.arange(8, dtype=np.uint8)[:, np.newaxis]
-            return np.asarray((logical[..., np.newaxis, :] >> shifts) & 1 != 0)
+            planes = [(logical >> shift) & 1 != 0 for shift in range(8)]
+            return np.stack(planes, axis=1)
     raise ValueError(f"{element.value} has no bitplanes")
 
 
 def from_planes(bits: Array, element: Element) -> Array:
-    """Return logical values from bitplanes 0/1 [..., planes, C]; the inverse of `to_planes`."""
+    """Return logical values [N, ...] from bitplanes 0/1 [N, planes, ...]; inverts `to_planes`."""
     match element:
         case Element.BIPOLAR:
-            return (2 * bits[..., 0, :].astype(np.int8) - 1).astype(np.int8)
+            return (2 * bits[:, 0].astype(np.int8) - 1).astype(np.int8)
         case Element.TERNARY:
-            return np.asarray(bits.astype(np.int8).sum(axis=-2) - 1, np.int8)
+            return np.asarray(bits.astype(np.int8).sum(axis=1) - 1, np.int8)
         case Element.U8:
-            shifts = np.arange(8, dtype=np.uint8)[:, np.newaxis]
-            return np.asarray((bits.astype(np.uint8) << shifts).sum(axis=-2), np.uint8)
+            weights = (1 << np.arange(8)).reshape(8, *(1,) * (bits.ndim - 2))
+            return np.asarray((bits * weights).sum(axis=1), np.uint8)
     raise ValueError(f"{element.value} has no bitplanes")
 
 
@@ -68,13 +70,31 @@ def plane_count(element: Element) -> int:
     return {Element.BIPOLAR: 1, Element.TERNARY: 2, Element.U8: 8}[element]
 
 
+def pack_planes(planes: Array, layout: PackedChannels) -> Array:
+    """Return bool planes [N, planes, C, *S] as words [N, planes, *S, words]."""
+    last = np.moveaxis(planes, 2, -1)
+    grouped = last.reshape(*last.shape[:-1], layout.groups, last.shape[-1] // layout.groups)
+    words = pack_bits(grouped, layout.word_bits)
+    return words.reshape(*last.shape[:-1], layout.words(last.shape[-1]))
+
+
+def unpack_planes(words: Array, layout: PackedChannels, channels: int) -> Array:
+    """Return planes 0/1 [N, planes, C, *S] from words; the inverse of `pack_planes`."""
+    grouped = words.reshape(*words.shape[:-1], layout.groups, words.shape[-1] // layout.groups)
+    bits = unpack_bits(grouped, channels // layout.groups)
+    return np.moveaxis(bits.reshape(*words.shape[:-1], channels), -1, 2)
+
+
 def encode(logical: Array, kind: TensorType) -> Array:
     """Return the array that stores `logical` (any batch on axis 0) in the type's layout."""
     match kind.layout:
         case Dense():
             return np.ascontiguousarray(logical, dtype=kind.element.dtype)
-        case PackedChannels(word_bits=word_bits):
-            return pack_bits(to_planes(logical, kind.element), word_bits)
+        case ChannelsLast():
+            last = np.moveaxis(logical, 1, -1)
+            return np.ascontiguousarray(last, dtype=kind.element.dtype)
+        case PackedChannels() as layout:
+            return pack_planes(to_planes(logical, kind.element), layout)
 
 
 def decode(stored: Array, kind: TensorType) -> Array:
@@ -82,5 +102,7 @@ def decode(stored: Array, kind: TensorType) -> Array:
     match kind.layout:
         case Dense():
             return stored
-        case PackedChannels():
-            return from_planes(unpack_bits(stored, kind.shape[-1]), kind.element)
+        case ChannelsLast():
+            return np.ascontiguousarray(np.moveaxis(stored, -1, 1))
+        case PackedChannels() as layout:
+            return from_planes(unpack_planes(stored, layout, kind.shape[1]), kind.element)

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "CHANNELS_LAST",
     "DENSE",
     "Array",
+    "ChannelsLast",
     "Dense",
     "Element",
     "Interval",
@@ -20,6 +22,7 @@ __all__ = [
     "PackedChannels",
     "Stage",
     "TensorType",
+    "real_layout",
     "storage_dtype",
     "storage_shape",
 ]
@@ -75,37 +78,55 @@ _DTYPES: dict[Element, str] = {
 
 @dataclass(frozen=True)
 class Dense:
-    """One array element a tensor element, C order, NHWC for images."""
+    """One array element a tensor element, in C order of the logical shape."""
 
     def __str__(self) -> str:
         return "dense"
 
 
+@dataclass(frozen=True)
+class ChannelsLast:
+    """A logical image [N, C, *S] stored as [N, *S, C]: what kernels read and write (NHWC)."""
+
+    def __str__(self) -> str:
+        return "channels-last"
+
+
 DENSE = Dense()
+CHANNELS_LAST = ChannelsLast()
 
 
 @dataclass(frozen=True)
 class PackedChannels:
-    """Bitplanes packed along the last axis (channels), kernel family A.
+    """Bitplanes packed along the channels, kernel family A.
 
-    A logical [..., C] tensor is stored as [..., planes, ceil(C / word_bits)] words. Channel c is
-    bit c % word_bits of word c / word_bits, least significant bit first; unused bits of the last
-    word are 0. BIPOLAR has one plane, bit 1 standing for +1; TERNARY has two, x >= 0 and x > 0;
-    U8 has eight, plane j holding bit j.
+    A logical [N, C, *S] tensor is stored as [N, planes, *S, words]: the planes apart, so that the
+    words under one row of a kernel lie side by side. The words of each group of C / groups channels
+    follow those of the group before; channel c of a group is bit c % word_bits of its word
+    c / word_bits, least significant bit first; unused bits of a group's last word are 0. BIPOLAR
+    has one plane, bit 1 standing for +1; TERNARY has two, x >= 0 and x > 0; U8 has eight, plane j
+    holding bit j.
     """
 
     word_bits: int
     planes: int
+    groups: int = 1
 
     def __str__(self) -> str:
-        return f"packed{self.word_bits}x{self.planes}"
+        groups = f" in {self.groups} groups" if self.groups != 1 else ""
+        return f"packed{self.word_bits}x{self.planes}{groups}"
 
     def words(self, channels: int) -> int:
-        """Return how many words one plane of `channels` bits takes."""
-        return -(-channels // self.word_bits)
+        """Return how many words one plane of one pixel of `channels` bits takes."""
+        return self.groups * -(-channels // self.groups // self.word_bits)
 
 
-Layout = Dense | PackedChannels
+Layout = Dense | ChannelsLast | PackedChannels
+
+
+def real_layout(shape: tuple[int, ...]) -> Layout:
+    """Return the layout in which kernels keep a tensor of numbers: images with channels last."""
+    return CHANNELS_LAST if len(shape) > 2 else DENSE
 
 
 @dataclass(frozen=True)
@@ -130,7 +151,8 @@ class Interval:
 class TensorType:
     """Logical shape, element, storage layout and, for accumulators, the reachable integers.
 
-    Axis 0 of every activation is the batch and has size 1: generated C computes one sample a call.
+    Shapes are [N, C, *S], channels on axis 1 before any spatial axes. Axis 0 of every activation is
+    the batch and has size 1: generated C computes one sample a call.
     """
 
     shape: tuple[int, ...]
@@ -160,14 +182,17 @@ def storage_shape(kind: TensorType) -> tuple[int, ...]:
     match kind.layout:
         case Dense():
             return kind.shape
+        case ChannelsLast():
+            return (kind.shape[0], *kind.shape[2:], kind.shape[1])
         case PackedChannels() as layout:
-            return (*kind.shape[:-1], layout.planes, layout.words(kind.shape[-1]))
+            batch, channels, *sizes = kind.shape
+            return (batch, layout.planes, *sizes, layout.words(channels))
 
 
 def storage_dtype(kind: TensorType) -> np.dtype[Any]:
     """Return the numpy type of the array that stores a tensor of this type."""
     match kind.layout:
-        case Dense():
+        case Dense() | ChannelsLast():
             return kind.element.dtype
         case PackedChannels() as layout:
             return np.dtype(f"uint{layout.word_bits}")

@@ -21,7 +21,7 @@ _POSITIVE = st.sampled_from([1.0, 0.5, 2.25, 1e-3, 6e-8])
 
 _UNARY = [ew.Neg(), ew.Abs(), ew.Relu(), ew.Clip(-1, 1), ew.Clip(0, 2), ew.Tanh(), ew.Sign()]
 _UNARY += [ew.Round(), ew.Floor(), ew.Ceil(), ew.LeakyRelu(0.25), ew.LeakyRelu(-0.5), ew.Identity()]
-_UNARY += [ew.HardSigmoid(0.25, 0.5), ew.HardSigmoid(-0.25, 0.5)]
+_UNARY += [ew.HardSigmoid(0.25, 0.5), ew.HardSigmoid(-0.25, 0.5), ew.Sigmoid()]
 _COMPARISONS = [ew.Greater(), ew.GreaterOrEqual(), ew.Less(), ew.LessOrEqual(), ew.Equal()]
 
 Append = Callable[[st.DrawFn, Sketch, str, str], str]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bnncc.ir.check import violations
-from bnncc.ir.expression import Expression
+from bnncc.ir.expression import Expression, Operand, Source
 from bnncc.ir.graph import Graph, Node, Rewrite, frozen_array
 from bnncc.ir.ops.elementwise import Add, Neg, Relu, Step
-from bnncc.ir.ops.kernels import Epilogue, Map
+from bnncc.ir.ops.kernels import Epilogue, Map, Store
 from bnncc.ir.ops.linear import BinaryDense, MatMul
 from bnncc.ir.types import DENSE, Array, Element, Interval, PackedChannels, Stage, TensorType
 from tests.ir.sketch import F, Sketch
@@ -72,7 +72,8 @@ def packed_constant() -> Graph:
 
 def mapped() -> Graph:
     sketch = Sketch(3, stage=Stage.PACKED)
-    epilogue = Epilogue(Expression(()), 0, Element.BIPOLAR, 1, 32)
+    store = Store(Operand(Source.VARIABLE, 0), Element.BIPOLAR, 1, 32)
+    epilogue = Epilogue(Expression(()), 0, 0, (store,))
     sketch(Map(epilogue), "x", sketch.const([[[1], [2], [3]]], "t"), to="y")
     return sketch.done()
 

@@ -73,6 +73,7 @@ def of(sketch: Sketch) -> list[int]:
         (ew.Relu(), 1),
         (ew.Clip(-1, 1), 1),
         (ew.Tanh(), 1),
+        (ew.Sigmoid(), 1),
         (ew.Sign(), 1),
         (ew.Round(), 1),
         (ew.Floor(), 1),

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from bnncc.ir import interpret
-from bnncc.ir.expression import Chain, Expression, Source, per_channel, root_of, trace
+from bnncc.ir.expression import (
+    Chain,
+    Expression,
+    Source,
+    chain_to,
+    chains_to,
+    per_channel,
+    root_of,
+    trace,
+)
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops.elementwise import (
     Abs,
@@ -26,7 +37,7 @@ from bnncc.ir.ops.elementwise import (
 )
 from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.ops.shape import Reshape
-from bnncc.ir.types import Element
+from bnncc.ir.types import Element, TensorType
 from tests.ir.sketch import F, Sketch, same_bits
 
 RANDOM = np.random.default_rng(11)
@@ -51,31 +62,44 @@ def agrees(graph: Graph, root: str = "x") -> Chain:
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels", "becomes"),
+    ("constant", "shape", "becomes"),
     [
-        ((), 4, ()),
-        ((1,), 4, ()),
-        ((1, 1, 1), 4, ()),
-        ((4,), 4, (4,)),
-        ((1, 4), 4, (4,)),
-        ((1, 1, 4), 4, (4,)),
-        ((1,), 1, ()),
-        ((4, 1), 4, None),
-        ((1, 4, 1), 4, None),
-        ((2, 4), 4, None),
-        ((3,), 4, None),
-        ((1, 4, 4), 4, None),
+        ((), (1, 4), ()),
+        ((1,), (1, 4), ()),
+        ((1, 1, 1), (1, 4), ()),
+        ((4,), (1, 4), (4,)),
+        ((1, 4), (1, 4), (4,)),
+        ((1, 1, 4), (1, 4), None),  # the result would have another rank
+        ((1,), (1, 1), ()),
+        ((4, 1), (1, 4), None),
+        ((2, 4), (1, 4), None),
+        ((3,), (1, 4), None),
+        ((4, 1), (1, 4, 5), (4,)),
+        ((1, 4, 1), (1, 4, 5), (4,)),
+        ((4, 1, 1), (1, 4, 5, 5), (4,)),
+        ((1, 4, 1, 1), (1, 4, 5, 5), (4,)),
+        ((1, 1, 1, 1), (1, 4, 5, 5), ()),
+        ((5,), (1, 4, 5, 5), None),
+        ((1, 1, 1, 5), (1, 4, 5, 5), None),
+        ((5, 1), (1, 4, 5, 5), None),
+        ((4, 5, 1), (1, 4, 5, 5), None),
+        # As numpy broadcasts, these lie along the last axis, however many channels there are.
+        ((4,), (1, 4, 4, 4), None),
+        ((4, 1), (1, 4, 4, 4), None),
+        ((4, 1, 1), (1, 4, 4, 4), (4,)),
     ],
 )
-def test_per_channel(shape: tuple, channels: int, becomes: tuple | None) -> None:
-    constant = np.arange(np.prod(shape, dtype=int), dtype=F).reshape(shape)
-    found = per_channel(constant, channels)
+def test_per_channel(constant: tuple, shape: tuple, becomes: tuple | None) -> None:
+    array = np.arange(np.prod(constant, dtype=int), dtype=F).reshape(constant)
+    found = per_channel(array, shape)
     if becomes is None:
         assert found is None
-    else:
-        assert found is not None
-        assert found.shape == becomes
-        assert found.reshape(-1).tolist() == constant.reshape(-1).tolist()
+        return
+    assert found is not None
+    assert found.shape == becomes
+    image = np.zeros(shape, F)
+    column = found.reshape(-1, *(1,) * (len(shape) - 2))
+    np.testing.assert_array_equal(image + column, (image + array).reshape(shape), strict=True)
 
 
 # --- What is a chain ------------------------------------------------------------------------------
@@ -159,12 +183,29 @@ def test_the_root_may_lie_inside_the_graph() -> None:
     assert trace(graph, "y", "x") is None
 
 
-def test_any_rank_with_scalars() -> None:
-    sketch = Sketch(shape=(1, 2, 3, 4))
-    sketch(Relu(), sketch(Mul(), "x", 2.0), to="y")
-    chain = traced(sketch.done())
+def on_images(graph: Graph) -> Chain:
+    """Assert that the chain, run on [M, C], computes what the graph computes on images."""
+    chain = traced(graph)
+    _, channels, *sizes = graph.types["x"].shape
+    x = RANDOM.standard_normal((3, channels, *sizes)).astype(F)
+    rows = np.moveaxis(x, 1, -1)
+    y = chain.evaluate(rows.reshape(-1, channels)).reshape(rows.shape)
+    same_bits(np.moveaxis(y, -1, 1), interpret.run(graph, {"x": x})[graph.outputs[0]])
+    return chain
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 5)])
+def test_images(sizes: tuple[int, ...]) -> None:
+    sketch = Sketch(shape=(1, 4, *sizes))
+    column = (4, *(1,) * len(sizes))
+    a = sketch(Mul(), "x", np.arange(4).reshape(column))
+    b = sketch.batch_norm(sketch(Add(), a, RANDOM.random((1, *column))), STATS)
+    thresholds = np.sort(RANDOM.standard_normal((4, 2)).astype(F), axis=1)
+    one = sketch(Step(Element.F32), sketch(Clip(-1, 1), b), thresholds, RANDOM.random((4, 3)))
+    sketch(Mul(), one, 2.0, to="y")
+    chain = on_images(sketch.done())
     assert chain.channels == 4
-    assert [p.shape for p in chain.parameters] == [()]
+    assert [p.shape for p in chain.parameters] == [(4,)] * 6 + [(4, 2), (4, 3), ()]
 
 
 # --- What is not ----------------------------------------------------------------------------------
@@ -172,22 +213,37 @@ def test_any_rank_with_scalars() -> None:
 
 def test_refuses_constants_that_vary_within_a_channel() -> None:
     sketch = Sketch(shape=(1, 2, 3))
-    sketch(Add(), "x", np.ones((1, 2, 3)), to="y")
+    sketch(Add(), "x", np.arange(6).reshape(1, 2, 3), to="y")
     assert trace(sketch.done(), "y", "x") is None
 
 
-@pytest.mark.parametrize("shape", [(4,), (1, 1, 1, 4)])
-def test_refuses_constants_a_channel_at_rank_4(shape: tuple[int, ...]) -> None:
-    # Channels are axis 1 there, as BatchNormalization takes them, but the last as numpy broadcasts.
+@pytest.mark.parametrize("shape", [(4,), (1, 1, 1, 4), (4, 1), (1, 4, 4, 1)])
+def test_refuses_constants_along_spatial_axes(shape: tuple[int, ...]) -> None:
     sketch = Sketch(shape=(1, 4, 4, 4))
-    sketch(Add(), "x", np.ones(shape), to="y")
+    sketch(Add(), "x", np.arange(np.prod(shape)).reshape(shape), to="y")
     assert trace(sketch.done(), "y", "x") is None
 
 
-def test_refuses_batch_norm_at_rank_4() -> None:
-    sketch = Sketch(shape=(1, 4, 4, 4))
-    sketch.batch_norm("x", STATS, to="y")
-    assert trace(sketch.done(), "y", "x") is None
+@pytest.mark.parametrize("shape", [(1, 4, 2, 2), (4, 2, 2), (2, 2), (2,), (1, 4, 1, 2)])
+def test_one_value_spelled_out_over_a_shape(shape: tuple[int, ...]) -> None:
+    sketch = Sketch(shape=(1, 4, 2, 2))
+    sketch(Where(), sketch(Greater(), "x", np.zeros(shape)), np.full(shape, 0.5), "x", to="y")
+    chain = on_images(sketch.done())
+    assert all(p.shape in ((), (4,)) for p in chain.parameters)
+
+
+def test_a_row_spelled_out_over_a_shape() -> None:
+    sketch = Sketch(shape=(1, 4, 2, 3))
+    values = np.broadcast_to(np.arange(4, dtype=F).reshape(4, 1, 1), (4, 2, 3))
+    sketch(Add(), "x", values, to="y")
+    chain = on_images(sketch.done())
+    assert chain.parameters[0].tolist() == [0, 1, 2, 3]
+
+
+def test_zeros_of_both_signs_are_two_values() -> None:
+    constant = np.array([[[0.0, -0.0]]], F)
+    assert per_channel(constant, (1, 1, 2)) is None
+    assert per_channel(np.array([[[True, False]]]), (1, 1, 2)) is None
 
 
 def test_refuses_a_root_that_is_broadcast() -> None:
@@ -211,7 +267,8 @@ def test_refuses_a_second_activation() -> None:
     sketch(Add(), "x", other, to="y")
     graph = sketch.done()
     assert trace(graph, "y", "x") is None
-    assert root_of(graph, "y") is None
+    assert root_of(graph, "y") == "y"
+    assert chain_to(graph, "y") is None
 
 
 def test_the_root_itself_is_no_chain() -> None:
@@ -235,11 +292,103 @@ def test_root_of_climbs_through_elementwise_operations_only() -> None:
     assert root_of(graph, "x") == "x"
 
 
-def test_several_roots_meet() -> None:
-    sketch = Sketch()
-    sketch(MatMul(), "x", np.ones((4, 4)), to="z")
-    sketch(Add(), sketch(Sign(), "x"), "z", to="y")
-    assert root_of(sketch.done(), "y") is None
+def test_activations_that_meet_are_the_root() -> None:
+    # A shortcut: the sum itself is the last tensor that all below has in common.
+    s = Sketch()
+    s(MatMul(), "x", np.ones((4, 4)), to="z")
+    r = s(Add(), s.batch_norm("z", STATS), s(Relu(), "x"), to="r")
+    s(Sign(), s(Clip(-1, 1), r), to="y")
+    graph = s.done()
+    assert root_of(graph, "y") == "r"
+    assert root_of(graph, "r") == "r"
+    chain = chain_to(graph, "y")
+    assert chain is not None
+    assert [node.op.name for node in chain.nodes] == ["Clip", "Sign"]
+    assert chain_to(graph, "r") is None
+
+
+def test_paths_of_any_length_back_to_one_tensor() -> None:
+    # A straight-through estimator's residue, (sign(x) - e(x)) + e(x), twice.
+    s = Sketch()
+    s(MatMul(), "x", np.ones((4, 4)), to="z")
+    last = "z"
+    for i in range(2):
+        e = s(Clip(-1, 1), s(Mul(), last, s(Abs(), last)))
+        last = s(Add(), s(Sub(), s(Sign(), last), e), e, to=f"y{i}")
+    graph = s.done()
+    assert root_of(graph, "y1") == "z"
+    chain = chain_to(graph, "y1")
+    assert chain is not None
+    assert len(chain.nodes) == 12
+
+
+def test_an_activation_that_scales_another_is_no_constant() -> None:
+    # XNOR-Net's kappa: what is compared with a threshold is fl(kappa * n).
+    s = Sketch(shape=(1, 4, 2, 2))
+    kappa = s(Abs(), s.builder.input("map", TensorType((1, 1, 2, 2), Element.F32)))
+    scaled = s(Mul(), s(Neg(), "x"), kappa, to="kn")
+    s(Sign(), s.batch_norm(s(Add(), scaled, np.ones((4, 1, 1))), STATS), to="y")
+    graph = s.done()
+    assert root_of(graph, "y") == scaled
+    chain = chain_to(graph, "y")
+    assert chain is not None
+    assert (chain.root, len(chain.nodes)) == (scaled, 3)
+
+
+def test_two_inputs_of_the_graph_are_two_roots() -> None:
+    s = Sketch()
+    other = s.builder.input("other", s.builder.types["x"])
+    s(Sub(), s(Neg(), "x"), s(Neg(), other), to="y")
+    assert root_of(s.done(), "y") == "y"
+
+
+def test_a_chain_starts_below_a_constant_that_varies_within_a_channel() -> None:
+    s = Sketch(shape=(1, 4, 2, 2))
+    placed = s(Mul(), s(Neg(), "x"), RANDOM.random((4, 2, 2)))
+    top = s(Relu(), s.batch_norm(placed, STATS))
+    s(Sub(), top, s(Abs(), top), to="y")
+    graph = s.done()
+    assert root_of(graph, "y") == "x"
+    chain = chain_to(graph, "y")
+    assert chain is not None
+    assert chain.root == placed
+    assert [c.root for c in chains_to(graph, "y")] == [placed, placed_norm(graph), top]
+
+
+def placed_norm(graph: Graph) -> str:
+    (node,) = (n for n in graph.nodes if isinstance(n.op, BatchNormalization))
+    return node.output
+
+
+def test_a_chain_starts_below_a_broadcast() -> None:
+    s = Sketch(shape=(1, 1))
+    wide = s(Add(), s(Neg(), "x"), [1, 2, 3])
+    s(Relu(), s(Mul(), wide, 2.0), to="y")
+    graph = s.done()
+    assert root_of(graph, "y") == "x"
+    chain = chain_to(graph, "y")
+    assert chain is not None
+    assert chain.root == wide
+
+
+def test_no_chain_if_the_last_operation_is_none() -> None:
+    s = Sketch(shape=(1, 4, 2, 2))
+    s(Mul(), s(Neg(), "x"), RANDOM.random((4, 2, 2)), to="y")
+    assert chain_to(s.done(), "y") is None
+
+
+def test_a_tower_of_shortcuts_is_linear_work() -> None:
+    s = Sketch()
+    last = "x"
+    for _ in range(1000):
+        last = s(Add(), s(Relu(), last), last)
+    graph = s.done()
+    start = time.perf_counter()
+    assert root_of(graph, last) == "x"
+    chain = chain_to(graph, last)
+    assert chain is not None
+    assert len(chain.nodes) == 2000
+    assert time.perf_counter() - start < 2  # quadratic work takes a minute
 
 
 # --- Chain ----------------------------------------------------------------------------------------

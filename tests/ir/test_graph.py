@@ -12,6 +12,7 @@ from bnncc.ir.graph import Graph, GraphBuilder, Node, Rewrite, frozen_array
 from bnncc.ir.ops.base import OpError
 from bnncc.ir.ops.elementwise import Abs, Add, Identity, Mul, Neg, Relu, Step
 from bnncc.ir.ops.linear import BinaryDense
+from bnncc.ir.ops.reduce import TopK
 from bnncc.ir.text import format_graph
 from bnncc.ir.types import Element, Interval, TensorType
 from tests.ir.sketch import F, Sketch, ops
@@ -93,6 +94,21 @@ def test_builder_infers_types_and_origins() -> None:
     assert graph.types["b"] == ROW
     assert [node.origin for node in graph.nodes] == [("a",), ("one", "two")]
     assert [node.name for node in graph.nodes] == ["a", "b"]
+
+
+def test_builder_takes_nodes_with_several_results() -> None:
+    builder = GraphBuilder("b")
+    builder.input("x", ROW)
+    assert builder.results(TopK(2), ["x"], ["values", "places"], ["one"]) == ("values", "places")
+    builder.results(Neg(), ["values"], ["y"])
+    graph = builder.build(["places", "y"])
+    assert graph.types["places"] == TensorType((1, 2), Element.I64)
+    assert graph.producers["values"] is graph.producers["places"]
+    assert [(node.name, node.origin) for node in graph.nodes] == [
+        ("values", ("one",)),
+        ("y", ("y",)),
+    ]
+    assert violations(graph) == []
 
 
 def test_builder_refuses_operands_that_do_not_fit() -> None:

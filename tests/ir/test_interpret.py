@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from bnncc.ir import interpret
-from bnncc.ir.expression import Expression
+from bnncc.ir.expression import Expression, Operand, Source
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops.elementwise import Add, Mul, Neg
-from bnncc.ir.ops.kernels import Epilogue, Map, XnorDense
-from bnncc.ir.ops.linear import MatMul
+from bnncc.ir.ops.kernels import Epilogue, Map, Store, XnorConv
+from bnncc.ir.ops.linear import Conv, MatMul
+from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Array, Element, Stage
+from bnncc.ir.window import Axis, Window
 from tests.ir.sketch import F, Sketch
 
 WEIGHTS = np.array([[1, -1, 1], [2, 0, -1]], F)
@@ -39,6 +41,27 @@ def test_any_batch_is_its_rows_one_by_one(rows: int) -> None:
         z = [sum(a * w for a, w in zip(row, ws, strict=True)) for ws in WEIGHTS.tolist()]
         assert result["z"][i].tolist() == z
         assert result["y"][i].tolist() == [z[0] * 0.5 + 10, z[1] * 4 + 20]
+
+
+def convolutional() -> Graph:
+    """A convolution with asymmetric padding, a bias of one value a channel, a pool."""
+    sketch = Sketch(stage=Stage.FLOAT, shape=(1, 2, 5, 4))
+    weights = np.arange(-27, 27).reshape(3, 2, 3, 3)
+    window = Window((Axis(3, before=1), Axis(3, 1, 1, 1, 2)))
+    sketch(Conv(window), "x", sketch.const(weights, "w"), to="z")
+    sketch(Add(), "z", sketch.const([[[1]], [[-2]], [[3]]], "b"), to="s")
+    sketch(MaxPool(Window((Axis(2, 2), Axis(2, 2)))), "s", to="y")
+    return sketch.done("y")
+
+
+def test_a_batch_of_images_is_its_images_one_by_one() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 2, 5, 4)).astype(F)
+    together = interpret.run(convolutional(), {"x": x})["y"]
+    assert together.shape == (4, 3, 2, 2)
+    for i in range(len(x)):
+        alone = interpret.run(convolutional(), {"x": x[i : i + 1]})["y"]
+        np.testing.assert_array_equal(together[i : i + 1], alone, strict=True)
+    assert interpret.run(convolutional(), {"x": x[:0]})["y"].shape == (0, 3, 2, 2)
 
 
 def test_an_empty_batch() -> None:
@@ -82,12 +105,13 @@ def test_observe_replaces_what_goes_on() -> None:
 
 def test_packed_tensors_are_stored_packed_and_returned_logical() -> None:
     real = Sketch(33, stage=Stage.PACKED)
-    bits = Epilogue(Expression(()), 0, Element.TERNARY, 1, 32)
+    value = Operand(Source.VARIABLE, 0)
+    bits = Epilogue(Expression(()), 0, 0, (Store(value, Element.TERNARY, 1, 32),))
     real(Map(bits), "x", real.const(np.array([[[0]] * 33, [[1]] * 33], F), "t"), to="s")
-    sums = Epilogue(Expression(()), 0, Element.I32)
+    sums = Epilogue(Expression(()), 0, 0, (Store(value, Element.I32),))
     words = real.const(np.full((1, 2, 1), 0xFFFFFFFF), "w", Element.WORD32)
     base = real.const([33], "base", Element.I32)
-    real(XnorDense(sums, "any", 1, 1, False), "s", words, base, to="n")
+    real(XnorConv(sums, "any", 1, 1, 33), "s", words, base, to="n")
     graph = real.done("s", "n")
     x = np.zeros((2, 33), F)
     x[0, :5], x[1] = 1, -0.5

@@ -126,7 +126,7 @@ def kind(element: Element, *shape: int) -> TensorType:
         (MatMul(), [kind(Element.F32, 1, 3), kind(Element.BIPOLAR, 2, 3)], "needs f32 operands"),
         (BinaryDense(), [kind(Element.BIPOLAR, 1, 3), kind(Element.BIPOLAR, 3, 2)], "does not fit"),
         (BinaryDense(), [kind(Element.BIPOLAR, 1, 3), kind(Element.F32, 2, 3)], "bipolar weights"),
-        (BinaryDense(), [kind(Element.F32, 1, 3), kind(Element.TERNARY, 2, 3)], "bipolar weights"),
+        (BinaryDense(), [kind(Element.F32, 1, 3), kind(Element.U8, 2, 3)], "bipolar weights"),
     ],
 )
 def test_refuses(op: Op, operands: list[TensorType], reason: str) -> None:

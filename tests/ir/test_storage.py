@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from bnncc.ir import storage
 from bnncc.ir.types import (
+    CHANNELS_LAST,
+    DENSE,
     Array,
     Element,
     PackedChannels,
     TensorType,
+    real_layout,
     storage_dtype,
     storage_shape,
 )
@@ -22,35 +25,45 @@ from tests.ir.oracles import PLANES, VALUES, plane_bit, word_value
 @st.composite
 def packed(draw: st.DrawFn) -> tuple[Array, TensorType]:
     element = draw(st.sampled_from(sorted(PLANES, key=lambda e: e.value)))
-    channels = draw(st.integers(1, 130))
-    batch = draw(st.sampled_from([(1,), (3,), (1, 2), (2, 3)]))
+    groups, depth = draw(
+        st.tuples(st.just(1), st.integers(1, 130))
+        | st.tuples(st.integers(2, 5), st.integers(1, 34))
+        | st.tuples(st.just(2), st.sampled_from([32, 63, 64, 65]))
+    )
+    sizes = draw(st.lists(st.integers(1, 3), max_size=2))
+    batch = draw(st.sampled_from([1, 3]))
     word_bits = draw(st.sampled_from([32, 64]))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    logical = random.choice(np.array(VALUES[element], element.dtype), (*batch, channels))
-    shape = (1, *batch[1:], channels)
-    kind = TensorType(shape, element, PackedChannels(word_bits, PLANES[element]))
-    return logical, kind
+    shape = (groups * depth, *sizes)
+    logical = random.choice(np.array(VALUES[element], element.dtype), (batch, *shape))
+    layout = PackedChannels(word_bits, PLANES[element], groups)
+    return logical, TensorType((1, *shape), element, layout)
 
 
 @given(packed())
 def test_round_trip_and_every_bit_in_its_place(case: tuple[Array, TensorType]) -> None:
     logical, kind = case
+    layout = kind.layout
+    assert isinstance(layout, PackedChannels)
     stored = storage.encode(logical, kind)
-    assert isinstance(kind.layout, PackedChannels)
-    word_bits, channels = kind.layout.word_bits, kind.shape[-1]
-    assert stored.dtype == storage_dtype(kind) == np.dtype(f"uint{word_bits}")
-    assert stored.shape[1:] == storage_shape(kind)[1:]
-    assert stored.shape[-2:] == (PLANES[kind.element], -(-channels // word_bits))
-    decoded = storage.decode(stored, kind)
-    np.testing.assert_array_equal(decoded, logical, strict=True)
-    for index in np.ndindex(*logical.shape[:-1]):
-        for plane in range(PLANES[kind.element]):
+    channels, *sizes = logical.shape[1:]
+    depth = channels // layout.groups
+    words = -(-depth // layout.word_bits)
+    assert stored.dtype == storage_dtype(kind) == np.dtype(f"uint{layout.word_bits}")
+    assert storage_shape(kind) == (1, layout.planes, *sizes, layout.groups * words)
+    assert stored.shape == (len(logical), *storage_shape(kind)[1:])
+    assert stored.flags.c_contiguous
+    np.testing.assert_array_equal(storage.decode(stored, kind), logical, strict=True)
+    for n, plane, *pixel in np.ndindex(len(logical), layout.planes, *sizes):
+        row = stored[(n, plane, *pixel)]
+        for group in range(layout.groups):
+            members = logical[(n, slice(group * depth, (group + 1) * depth), *pixel)]
             # Compared as one number, so that the tail's bits are compared with 0 as well.
             expected = sum(
-                plane_bit(int(value), plane, kind.element) << c
-                for c, value in enumerate(logical[index])
+                plane_bit(int(value), plane, kind.element) << c for c, value in enumerate(members)
             )
-            assert word_value(stored[(*index, plane)], word_bits) == expected
+            own = row[group * words : (group + 1) * words]
+            assert word_value(own, layout.word_bits) == expected
 
 
 @pytest.mark.parametrize("word_bits", [32, 64])
@@ -86,8 +99,8 @@ def test_packing_reads_any_memory_order() -> None:
 
 
 def test_ternary_planes_are_x_at_least_0_and_x_above_0() -> None:
-    planes = storage.to_planes(np.array([-1, 0, 1], np.int8), Element.TERNARY)
-    assert planes.tolist() == [[False, True, True], [False, False, True]]
+    planes = storage.to_planes(np.array([[-1, 0, 1]], np.int8), Element.TERNARY)
+    assert planes.tolist() == [[[False, True, True], [False, False, True]]]
 
 
 @pytest.mark.parametrize("element", PLANES, ids=lambda e: e.value)
@@ -95,7 +108,7 @@ def test_plane_sums_are_the_values(element: Element) -> None:
     # DESIGN I3: the value is the weighted sum of the planes taken as -1 and +1, halved but for
     # one plane, plus (2^8 - 1) / 2 for codes.
     values = np.array(VALUES[element], element.dtype)
-    bipolar = 2 * storage.to_planes(values, element).astype(int) - 1
+    bipolar = 2 * storage.to_planes(values[np.newaxis], element)[0].astype(int) - 1
     total = [
         sum(
             (bipolar[p, c] << p) if element is Element.U8 else bipolar[p, c]
@@ -111,9 +124,9 @@ def test_plane_sums_are_the_values(element: Element) -> None:
 @pytest.mark.parametrize("element", [Element.F32, Element.I32, Element.BOOL])
 def test_other_elements_have_no_planes(element: Element) -> None:
     with pytest.raises(ValueError, match="has no bitplanes"):
-        storage.to_planes(np.zeros(3, element.dtype), element)
+        storage.to_planes(np.zeros((1, 3), element.dtype), element)
     with pytest.raises(ValueError, match="has no bitplanes"):
-        storage.from_planes(np.zeros((1, 3), np.uint8), element)
+        storage.from_planes(np.zeros((1, 1, 3), np.uint8), element)
 
 
 @pytest.mark.parametrize("element", list(Element), ids=lambda e: e.value)
@@ -133,6 +146,39 @@ def test_dense_storage_is_contiguous_and_of_the_declared_element() -> None:
     assert stored.dtype == np.float32
 
 
+@pytest.mark.parametrize("element", [Element.F32, Element.I32, Element.U8, Element.BIPOLAR])
+@pytest.mark.parametrize("sizes", [(), (5,), (2, 3), (1, 1)])
+def test_channels_last_puts_the_channels_of_a_pixel_side_by_side(
+    sizes: tuple[int, ...], element: Element
+) -> None:
+    kind = TensorType((1, 4, *sizes), element, CHANNELS_LAST)
+    logical = np.arange(2 * kind.size).reshape(2, 4, *sizes).astype(element.dtype)
+    stored = storage.encode(logical, kind)
+    assert storage_shape(kind) == (1, *sizes, 4)
+    assert (stored.shape, stored.dtype) == ((2, *sizes, 4), element.dtype)
+    assert stored.flags.c_contiguous
+    for n, c, *pixel in np.ndindex(*logical.shape):
+        assert stored[(n, *pixel, c)] == logical[(n, c, *pixel)]
+    decoded = storage.decode(stored, kind)
+    np.testing.assert_array_equal(decoded, logical, strict=True)
+    assert decoded.flags.c_contiguous
+    assert kind.nbytes == kind.size * element.dtype.itemsize
+    shape = "x".join(map(str, kind.shape))
+    assert str(kind) == f"{element.value}[{shape}] channels-last"
+
+
+def test_numbers_of_images_have_their_channels_last() -> None:
+    assert [real_layout((1, 4)), real_layout((1,))] == [DENSE, DENSE]
+    assert [real_layout((1, 4, 7)), real_layout((1, 4, 1, 1))] == [CHANNELS_LAST] * 2
+
+
+def test_planes_lie_outside_of_pixels() -> None:
+    # Two pixels of one channel: 2 has plane 1 set, 128 has plane 7 set.
+    kind = TensorType((1, 1, 2), Element.U8, PackedChannels(32, 8))
+    stored = storage.encode(np.array([[[2, 128]]], np.uint8), kind)
+    assert stored[0, :, :, 0].tolist() == [[0, 0], [1, 0], *[[0, 0]] * 5, [0, 1]]
+
+
 @pytest.mark.parametrize(
     ("channels", "word_bits", "element", "nbytes"),
     [
@@ -147,3 +193,11 @@ def test_packed_bytes(channels: int, word_bits: int, element: Element, nbytes: i
     kind = TensorType((1, channels), element, PackedChannels(word_bits, PLANES[element]))
     assert kind.nbytes == nbytes
     assert str(kind) == f"{element.value}[1x{channels}] packed{word_bits}x{PLANES[element]}"
+
+
+def test_each_group_starts_on_a_word_of_its_own() -> None:
+    layout = PackedChannels(32, 2, 3)
+    kind = TensorType((1, 15, 4, 2), Element.TERNARY, layout)
+    assert layout.words(15) == 3
+    assert kind.nbytes == 2 * 4 * 2 * 3 * 4
+    assert str(kind) == "ternary[1x15x4x2] packed32x2 in 3 groups"

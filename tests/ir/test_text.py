@@ -7,9 +7,10 @@ import pytest
 
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops.elementwise import Add, Clip, Dequantize, Mul, Step
-from bnncc.ir.ops.linear import BinaryDense
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense
 from bnncc.ir.text import format_graph
 from bnncc.ir.types import Element, Stage
+from bnncc.ir.window import Axis, Window
 from tests.ir.sketch import F, Sketch
 
 
@@ -33,6 +34,16 @@ def test_says_everything() -> None:
         "  %n: i32[1x2] in [-3, 3 by 2] = BinaryDense(%x, %w)  # fc, act\n"
         "  %y: ternary[1x2] = Step(ternary)(%n, %t, %c)  # the y\n"
         "  output   %y\n"
+    )
+
+
+def test_says_how_windows_move() -> None:
+    sketch = Sketch(element=Element.BIPOLAR, shape=(1, 1, 6))
+    window = Window((Axis(3, 2, 1, 1, 0),))
+    sketch(BinaryConv(window, pad=-1), "x", sketch.const([[[1, -1, 1]]], "w", Element.BIPOLAR))
+    assert format_graph(sketch.done()).splitlines()[3] == (
+        "  %t0: i32[1x1x3] in [-3, 3 by 2] = "
+        "BinaryConv(window=[3/2 pad 1+0], groups=1, pad=-1)(%x, %w)  # the t0"
     )
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from bnncc.ir.ops.base import Op, OpError
+from bnncc.ir.ops.transcendental import sigmoid32, tanh32
 from bnncc.ir.types import DENSE, Array, Element, Stage, TensorType
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PRelu",
     "Relu",
     "Round",
+    "Sigmoid",
     "Sign",
     "Step",
     "Sub",
@@ -246,11 +248,20 @@ class HardSigmoid(Elementwise):
 
 @dataclass(frozen=True)
 class Tanh(Elementwise):
-    """y = tanh(x) within 1 ulp; libraries differ in the last bits, for which `rounding` allows."""
+    """y = tanh32(x), within 1.4 ulp of tanh(x); `rounding` allows for what other libraries give."""
 
     def compute(self, *operands: Array) -> Array:
-        """Return the hyperbolic tangent, computed in float64 and rounded."""
-        return np.tanh(operands[0].astype(np.float64)).astype(np.float32)
+        """Return the hyperbolic tangent."""
+        return tanh32(operands[0])
+
+
+@dataclass(frozen=True)
+class Sigmoid(Elementwise):
+    """y = sigmoid32(x), within 2.5 ulp of 1 / (1 + exp(-x)); other libraries as for Tanh."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the logistic function."""
+        return sigmoid32(operands[0])
 
 
 @dataclass(frozen=True)
@@ -480,10 +491,10 @@ class Dequantize(Elementwise):
     """y = float32(n * scale + shift): the real value of an accumulator, by definition.
 
     Operands (n: I32 [N, C, ...], scale: F64 [C], shift: F64 [C], slack: F64 [C]). The product and
-    the sum are IEEE double operations. With shift 0 and a float32 alpha as scale this is fl(alpha * n).
-    A float32 reference that sums +-alpha itself reaches a value that depends on its order of
-    summation; `slack` bounds the distance between any such value and this one, and is 0 where every
-    order gives the same. It does not enter the result.
+    the sum are IEEE double operations. With shift 0 and a float32 alpha as scale this is
+    fl(alpha * n). A float32 reference that sums +-alpha itself reaches a value that depends on its
+    order of summation; `slack` bounds the distance between any such value and this one, and is 0
+    where every order gives the same. It does not enter the result.
     """
 
     arity: ClassVar[int] = 4

@@ -1,74 +1,149 @@
-"""Operations of the PACKED stage: each is one loop nest in the generated C.
+"""PACKED operations: one micro-kernel each, fused with what follows it.
 
-Every one ends in an `Epilogue`: what happens to a value between the sum and the store, in one pass.
+A fused kernel computes a value for every channel of every pixel, continues with its epilogue's
+expression, in which it may read other stored tensors (a shortcut, say), and stores any number of
+results, as numbers or as packed bits. Its arrays are in storage order: images as [N, *S, C].
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from bnncc.ir.expression import Expression
+from bnncc.ir.expression import Expression, Operand, Source
 from bnncc.ir.ops.base import Op, OpError
-from bnncc.ir.ops.linear import sequential_dot
-from bnncc.ir.storage import pack_bits, plane_count, to_planes, unpack_bits
-from bnncc.ir.types import DENSE, Array, Element, PackedChannels, Stage, TensorType
+from bnncc.ir.ops.linear import matrix_conv, sequential_conv
+from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.shape import Movement
+from bnncc.ir.storage import (
+    decode,
+    encode,
+    from_planes,
+    pack_bits,
+    pack_planes,
+    plane_count,
+    to_planes,
+    unpack_bits,
+)
+from bnncc.ir.types import (
+    Array,
+    Element,
+    Layout,
+    PackedChannels,
+    Stage,
+    TensorType,
+    real_layout,
+)
+from bnncc.ir.window import POINT, Window
 
-__all__ = ["Epilogue", "Map", "PackPlanes", "RealDense", "SignSum", "XnorDense"]
+__all__ = [
+    "Epilogue",
+    "Fused",
+    "Linear",
+    "Map",
+    "Move",
+    "PackPlanes",
+    "Pool",
+    "PoolBits",
+    "RealConv",
+    "SignSum",
+    "Store",
+    "XnorConv",
+]
 
 _LOWERED = frozenset({Stage.BINARY, Stage.PACKED})
 
 
 @dataclass(frozen=True)
-class Epilogue:
-    """What a kernel does with each value: an expression, then a store of reals or of bits.
+class Store:
+    """One result of a fused kernel: a number, or bits by comparison with thresholds.
 
     Bits: plane p of channel c is the parity of the comparisons value >= thresholds[p, c, j] over j.
     One comparison serves every monotone rising channel; two serve one that rises and falls again.
 
     Attributes:
-        expression: from the value, as variable 0, and the parameters.
-        parameters: how many operands the expression reads, each [] or [C].
+        source: the stored or compared value: variable 0, which is the kernel's own, or a term.
         to: F32 or I32, stored as they are, or BIPOLAR or TERNARY, stored as packed bits.
-        thresholds: T, the length of the thresholds' last axis; 0 for reals.
-        word_bits: of the packed words; 0 for reals.
+        thresholds: T, the length of the thresholds' last axis; 0 for numbers.
+        word_bits: of the packed words; 0 for numbers.
     """
 
-    expression: Expression
-    parameters: int
+    source: Operand
     to: Element
     thresholds: int = 0
     word_bits: int = 0
 
     @property
-    def operands(self) -> int:
-        """How many of the kernel's last operands belong to the epilogue."""
-        return self.parameters + (1 if self.thresholds else 0)
-
-    def result(self, shape: tuple[int, ...]) -> TensorType:
-        """Return the stored tensor's type."""
-        if not self.thresholds:
-            return TensorType(shape, self.to)
-        layout = PackedChannels(self.word_bits, plane_count(self.to))
-        return TensorType(shape, self.to, layout)
-
-    def store(self, value: Array, operands: Sequence[Array]) -> Array:
-        """Return the stored form of values [N, C], given the epilogue's operands."""
-        result = self.expression.evaluate([value], operands[: self.parameters])
-        if not self.thresholds:
-            return result.astype(self.to.dtype)
-        return pack_bits(compare(result, operands[-1]), self.word_bits)
+    def layout(self) -> PackedChannels | None:
+        """The layout of packed bits; None for numbers."""
+        return PackedChannels(self.word_bits, plane_count(self.to)) if self.thresholds else None
 
     def __str__(self) -> str:
         thresholds = f" >= {self.thresholds}" if self.thresholds else ""
-        return f"{self.expression}{thresholds} -> {self.to.value}"
+        return f"{self.source}{thresholds} -> {self.to.value}"
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What a kernel does with each value: an expression, then one store or several.
+
+    Its operands are the kernel's last: other stored tensors (variables 1, 2, ... of the
+    expression), parameters (each [] or [C], or a Step's rows), and thresholds [planes, C, T] for
+    each store of bits, in the order of the stores.
+
+    Attributes:
+        expression: from the value, as variable 0, the other tensors and the parameters.
+        variables: how many other tensors it reads; each broadcasts to the kernel's result.
+        parameters: how many parameters it reads.
+        stores: at least one.
+    """
+
+    expression: Expression
+    variables: int
+    parameters: int
+    stores: tuple[Store, ...]
+
+    @property
+    def operands(self) -> int:
+        """How many of the kernel's last operands belong to the epilogue."""
+        return self.variables + self.parameters + sum(s.thresholds > 0 for s in self.stores)
+
+    def results(self, shape: tuple[int, ...]) -> tuple[TensorType, ...]:
+        """Return the stored tensors' types, each of logical shape `shape`."""
+        return tuple(
+            TensorType(shape, store.to, store.layout or real_layout(shape)) for store in self.stores
+        )
+
+    def store(self, value: Array, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the stored forms of values [N, *S, C], given the epilogue's operands."""
+        channels = value.shape[-1]
+        others = [np.broadcast_to(v, value.shape) for v in operands[: self.variables]]
+        variables = [v.reshape(-1, channels) for v in (value, *others)]
+        rest = operands[self.variables :]
+        parameters, thresholds = rest[: self.parameters], iter(rest[self.parameters :])
+        terms = self.expression.values(variables, parameters)
+        results = []
+        for store in self.stores:
+            pool = variables if store.source.source is Source.VARIABLE else terms
+            result = np.broadcast_to(pool[store.source.index], variables[0].shape)
+            if store.layout is None:
+                results.append(result.astype(store.to.dtype).reshape(value.shape))
+            else:
+                bits = compare(result, next(thresholds))
+                results.append(_packed(bits, value.shape, store.layout))
+        return tuple(results)
+
+    def __str__(self) -> str:
+        return f"{self.expression} {', '.join(map(str, self.stores))}"
 
 
 def compare(value: Array, thresholds: Array) -> Array:
-    """Return bool [N, P, C]: the parity over j of value[N, C] >= thresholds[P, C, j]."""
+    """Return bool [M, P, C]: the parity over j of value[M, C] >= thresholds[P, C, j]."""
     planes, channels, count = thresholds.shape
     bits = np.zeros((value.shape[0], planes, channels), dtype=bool)
     for j in range(count):
@@ -76,38 +151,189 @@ def compare(value: Array, thresholds: Array) -> Array:
     return bits
 
 
+def _packed(bits: Array, shape: tuple[int, ...], layout: PackedChannels) -> Array:
+    """Return bits [N * S, P, C] of values of shape [N, *S, C] as words [N, P, *S, words]."""
+    planes = bits.reshape(*shape[:-1], *bits.shape[1:])
+    return pack_planes(np.moveaxis(planes, (-2, -1), (1, 2)), layout)
+
+
 @dataclass(frozen=True)
-class _Kernel(Op):
-    """What the kernels share: stages, and an epilogue over the last operands."""
+class Fused(Op):
+    """A kernel with an epilogue, which its last operands belong to."""
 
     epilogue: Epilogue
 
     stages: ClassVar[frozenset[Stage]] = _LOWERED
 
-    def _split(self, operands: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
-        count = len(operands) - self.epilogue.operands
-        return operands[:count], operands[count:]
+    @abc.abstractmethod
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return the logical shape [N, C, *S] of the values.
+
+        Raises:
+            OpError: the operands do not fit.
+        """
+
+    @abc.abstractmethod
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the values [N, *S, C] before the epilogue, given the kernel's own operands."""
+
+    @property
+    @abc.abstractmethod
+    def own_operands(self) -> int:
+        """How many of the first operands are the kernel's own."""
+
+    @property
+    def elementwise_operands(self) -> range:
+        """Which operands are read where, and only where, the results are written, and before."""
+        return range(self.own_operands, self.own_operands + self.epilogue.variables)
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the types of the stores."""
+        own = self.own_operands
+        if len(operands) != own + self.epilogue.operands:
+            raise OpError(f"{self.name} takes {own + self.epilogue.operands} operands")
+        shape = self.shape(operands[:own])
+        for variable in operands[own : own + self.epilogue.variables]:
+            if _broadcast(shape, variable.shape) != shape:
+                raise OpError(f"{variable} does not broadcast to {list(shape)}")
+        return self.epilogue.results(shape)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the stored results."""
+        own = self.own_operands
+        return self.epilogue.store(self.values(operands[:own]), operands[own:])
+
+
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise OpError(f"shapes {' and '.join(map(str, shapes))} do not broadcast") from error
 
 
 @dataclass(frozen=True)
-class Map(_Kernel):
-    """The epilogue alone, on each element of x [N, C]: F32, I32 or U8."""
+class Map(Fused):
+    """The epilogue alone, on each element of x: F32, I32 or U8."""
+
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return the shape of x."""
+        (x,) = operands
+        if x.layout != real_layout(x.shape):
+            raise OpError("Map reads numbers, images with channels last")
+        return x.shape
+
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return x."""
+        return operands[0]
+
+    @property
+    def own_operands(self) -> int:
+        """X."""
+        return 1
+
+    @property
+    def elementwise_operands(self) -> range:
+        """X and the other tensors."""
+        return range(1 + self.epilogue.variables)
+
+
+@dataclass(frozen=True)
+class Pool(Fused):
+    """A pool or a mean of numbers, whose definition is the logical operation's own."""
+
+    op: MaxPool | AveragePool | ReduceMean
+
+    @property
+    def own_operands(self) -> int:
+        """X."""
+        return 1
+
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return the pooled shape."""
+        (x,) = operands
+        if x.layout != real_layout(x.shape):
+            raise OpError("Pool reads numbers, images with channels last")
+        return self.op.infer([TensorType(x.shape, x.element)])[0].shape
+
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the pooled values."""
+        (result,) = self.op.evaluate([np.moveaxis(operands[0], -1, 1)])
+        return np.moveaxis(result, 1, -1)
+
+
+@dataclass(frozen=True)
+class PoolBits(Op):
+    """MaxPool on bits: OR over the window, or AND in channels whose bit of the mask is set.
+
+    Operands (x: PackedChannels [N, C, *S]), or (x, mask: words). A TERNARY's planes are x >= 0 and
+    x > 0: either rises with x, so that the same holds for both.
+    """
+
+    window: Window
+
+    stages: ClassVar[frozenset[Stage]] = _LOWERED
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Return the stored type."""
-        if operands[0].layout != DENSE:
-            raise OpError("Map reads dense tensors")
-        return (self.epilogue.result(operands[0].shape),)
+        """Return x's element and layout, [N, C, *outputs]."""
+        x, *mask = operands
+        if not isinstance(x.layout, PackedChannels):
+            raise OpError("PoolBits reads packed channels")
+        if any(m.shape != (x.layout.words(x.shape[1]),) for m in mask):
+            raise OpError(f"the mask does not fit {x}")
+        shape = (*x.shape[:2], *self.window.outputs(x.shape[2:]))
+        return (TensorType(shape, x.element, x.layout),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the stored values."""
-        (x,), rest = self._split(operands)
-        return (self.epilogue.store(x, rest),)
+        """Return the words of the pooled bits."""
+        x, *mask = operands
+        images = np.moveaxis(x, -1, 2).reshape(-1, x.shape[-1], *x.shape[2:-1])
+        axes = tuple(range(2, 2 + len(self.window.axes)))
+        result = np.bitwise_or.reduce(self.window.patches(images), axis=axes)
+        if mask:
+            ones = np.iinfo(x.dtype).max
+            every = np.bitwise_and.reduce(self.window.patches(images, ones), axis=axes)
+            chosen = mask[0].reshape(-1, *(1,) * len(axes))
+            result = (result & ~chosen) | (every & chosen)
+        planes = result.reshape(*x.shape[:2], *result.shape[1:])
+        return (np.ascontiguousarray(np.moveaxis(planes, 2, -1)),)
+
+
+@dataclass(frozen=True)
+class Move(Op):
+    """A movement of elements between tensors stored as `sources` say, into the layout `to`.
+
+    With no operation it only changes the layout.
+    """
+
+    op: Movement | None
+    sources: tuple[TensorType, ...]
+    to: Layout
+
+    stages: ClassVar[frozenset[Stage]] = _LOWERED
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the moved type."""
+        for given, source in zip(operands, self.sources, strict=True):
+            if (given.element, given.layout) != (source.element, source.layout):
+                raise OpError(f"{given} is not stored as {source}")
+        logical = [TensorType(x.shape, x.element) for x in operands]
+        moved = self.op.infer(logical)[0] if self.op else logical[0]
+        return (TensorType(moved.shape, moved.element, self.to),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the moved elements as stored."""
+        logical = [decode(x, source) for x, source in zip(operands, self.sources, strict=True)]
+        (moved,) = self.op.evaluate(logical) if self.op else logical
+        kind = TensorType(moved.shape, self.sources[0].element, self.to)
+        return (encode(moved, kind),)
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.op or 'as it is'}, to={self.to})"
 
 
 @dataclass(frozen=True)
 class PackPlanes(Op):
-    """The bitplanes of x: U8 [N, C] as eight planes of packed words."""
+    """The bitplanes of x: U8 numbers [N, C, *S] as eight planes of packed words."""
 
     word_bits: int
 
@@ -116,143 +342,235 @@ class PackPlanes(Op):
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return x in PackedChannels."""
         (x,) = operands
-        if x.layout != DENSE or x.element is not Element.U8:
-            raise OpError("PackPlanes reads dense u8")
+        if x.layout != real_layout(x.shape) or x.element is not Element.U8:
+            raise OpError("PackPlanes reads u8, images with channels last")
         return (TensorType(x.shape, x.element, PackedChannels(self.word_bits, 8)),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the packed planes [N, 8, words]."""
+        """Return the packed planes [N, 8, *S, words]."""
         return (pack_bits(to_planes(operands[0], Element.U8), self.word_bits),)
 
 
 @dataclass(frozen=True)
-class XnorDense(_Kernel):
-    """n[c] = base[c] - factor * sum_p 2^(p * shift) * mismatches_p[c], then the epilogue.
+class Linear(Fused):
+    """What the linear kernels share: a micro-kernel, and a window that slides over groups.
 
-    Operands (x: PackedChannels [N, K], weights: words [ceil(O / nr), words, nr], base: I32 [O],
-    then the epilogue's). mismatches_p is popcount(x_p XOR w) over the words of plane p. A bipolar
-    dot product is K - 2 * mismatches, and a k-bit code is a sum of bipolar planes, so that:
+    Weights are in blocks of nr output channels of one group, [groups * ceil(O / groups / nr), ...],
+    zero past the group's last channel; within a block the taps follow one another in C order, and
+    within a tap the words or channels of the group.
+
+    Attributes:
+        kernel: the micro-kernel's symbol in runtime_c.
+        channels: O.
+        nr: output channels in one block of weights.
+        depth: channels of x in one group.
+        window, groups: as in `Conv`.
+    """
+
+    kernel: str
+    channels: int
+    nr: int
+    depth: int
+    window: Window = POINT
+    groups: int = 1
+
+    @property
+    def own_operands(self) -> int:
+        """X and the weights."""
+        return 2
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of weights there are."""
+        return self.groups * -(-self.channels // self.groups // self.nr)
+
+    def _result(self, x: TensorType) -> tuple[int, ...]:
+        if x.shape[1] != self.groups * self.depth:
+            raise OpError(f"{self.groups} groups of {self.depth} channels do not fit {x}")
+        return (x.shape[0], self.channels, *self.window.outputs(x.shape[2:]))
+
+    def _rows(self, lanes: Array) -> Array:
+        """Return lanes [blocks, K, nr] as weights [O, K / taps, *kernel]."""
+        count = self.channels // self.groups
+        rows = lanes.transpose(0, 2, 1).reshape(self.groups, -1, lanes.shape[1])
+        rows = rows[:, :count].reshape(self.channels, *self.window.kernel, -1)
+        return np.moveaxis(rows, -1, 1)
+
+
+@dataclass(frozen=True)
+class XnorConv(Linear):
+    """n = base - factor * sum_p 2^(p * shift) * mismatches_p, then the epilogue.
+
+    Operands (x: PackedChannels [N, C, *S], weights: words [blocks, taps * words, nr], base: I32 [O]
+    unless `direct` or `skip`, zeros: I32 [Z, axes + 2] if `zeros`, then the epilogue's).
+    mismatches_p is popcount(x_p XOR w) over the words under the window in plane p. A bipolar dot
+    product is K - 2 * mismatches, and a k-bit code is a sum of bipolar planes, so that:
 
     | x       | base                           | factor | shift |
     | BIPOLAR | K                              | 2      | 0     |
     | TERNARY | K                              | 1      | 0     |
     | U8      | 255 * (K + sum_k w_k) / 2      | 1      | 1     |
 
-    With `direct`, there is no base operand and the epilogue's thresholds are limits on the weighted
-    mismatches M instead: n >= t iff M <= limit; the expression is empty.
-
     Attributes:
-        kernel: the micro-kernel's symbol in runtime_c.
-        channels: O.
-        nr: output channels in one block of weights; those past O are zero.
-        direct: see above.
+        direct: there is no base, and the thresholds of the epilogue's one store, which has no
+            expression, are limits on the weighted mismatches M instead: n >= t iff M <= limit.
+        skip: taps outside of the image are left out; K is then the depth times the taps inside.
+        pad: else, what these taps hold, see BinaryConv.
+        zeros: whether some weights are 0. They are packed as +1, and each row (channel, *tap,
+            channel of the group) of the operand takes its product away again.
     """
 
-    kernel: str
-    channels: int
-    nr: int
-    direct: bool
+    direct: bool = False
+    skip: bool = False
+    pad: int = 0
+    zeros: bool = False
 
-    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Return the stored type [N, O]."""
-        x, weights = operands[:2]
-        if not isinstance(x.layout, PackedChannels):
-            raise OpError("XnorDense reads packed channels")
-        words = x.layout.words(x.shape[-1])
-        blocks = -(-self.channels // self.nr)
-        if weights.shape != (blocks, words, self.nr):
+    @property
+    def own_operands(self) -> int:
+        """X, the weights, and what the attributes say."""
+        return 2 + (not self.direct and not self.skip) + self.zeros
+
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return [N, O, *outputs]."""
+        x, weights, *_ = operands
+        layout = x.layout
+        if not isinstance(layout, PackedChannels):
+            raise OpError("XnorConv reads packed channels")
+        if self.groups > 1 and layout.groups != self.groups and self.depth % layout.word_bits:
+            raise OpError(f"groups of {self.depth} channels are not words of {x}")
+        words = layout.words(x.shape[1]) // self.groups
+        if weights.shape != (self.blocks, self.window.taps * words, self.nr):
             raise OpError(f"weights {weights} do not fit an input {x}")
-        return (self.epilogue.result((x.shape[0], self.channels)),)
+        return self._result(x)
 
-    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the stored values, computed from the words as they are, unused bits included."""
-        (x, weights, *base), rest = self._split(operands)
-        mismatches = _weighted_mismatches(x, weights)[:, : self.channels]
-        if self.direct:
-            return (pack_bits(_within(mismatches, rest[-1]), self.epilogue.word_bits),)
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the accumulators n, or with `direct` the weighted mismatches as -M."""
+        x, weights, *rest = operands
+        mismatches = self._mismatches(x, weights)
         factor = 2 if x.shape[1] == 1 else 1
-        n = (base[0] - factor * mismatches).astype(np.int32)
-        return (self.epilogue.store(n, rest),)
+        if self.direct:
+            return np.moveaxis(-mismatches, 1, -1)
+        if self.skip:
+            base: Array = self.depth * self.window.counts(x.shape[2:-1])
+        else:
+            base = rest.pop(0).astype(np.int64).reshape(-1, *(1,) * len(self.window.axes))
+        n = base - factor * mismatches
+        if self.zeros:
+            n = self._without(n, x, rest[0])
+        return np.moveaxis(n.astype(np.int32), 1, -1)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the stored results, from the words as they are, unused bits included."""
+        if self.direct:  # M <= limit iff -M >= -limit
+            operands = [*operands[:-1], -operands[-1].astype(np.int64)]
+        return super().evaluate(operands)
+
+    def _mismatches(self, x: Array, weights: Array) -> Array:
+        """Return M = sum_p 2^(p * shift) * popcount(x_p XOR w), int64 [N, O, *outputs].
+
+        popcount(a XOR b) = popcount(a) + popcount(b) - 2 popcount(a AND b), and the last is a dot
+        product of zeros and ones, exact in float32 up to 2^24 bits.
+        """
+        planes, bits = x.shape[1], weights.dtype.itemsize * 8
+        w = self._rows(_lanes(weights, bits)).astype(np.float32)
+        counted = w.sum(axis=1)  # [O, *kernel]
+        ends = tuple(range(1, counted.ndim))
+        if self.skip:
+            valid = self.window.valid(x.shape[2:-1])
+            ones = np.tensordot(counted, valid.astype(np.float32), axes=len(ends))
+        else:
+            ones = counted.sum(axis=ends).reshape(-1, *(1,) * len(ends))
+        total: Array = np.zeros((), np.int64)
+        for p in range(planes):
+            a = np.moveaxis(unpack_bits(x[:, p], x.shape[-1] * bits), -1, 1).astype(np.float32)
+            mismatches = self._count(a, self._fill(p, planes, a.shape[1]), w) + ones
+            total = total + (mismatches.astype(np.int64) << (p if planes == 8 else 0))
+        return total
+
+    def _count(self, a: Array, fill: Array, w: Array) -> Array:
+        """Return popcount(a) - 2 popcount(a AND w) under each window, taps outside being `fill`."""
+        ends = (1,) * (a.ndim - 2)
+        weights = 1 - 2 * w
+        inside = matrix_conv(a - fill.reshape(-1, *ends), weights, self.window, self.groups)
+        rows = fill.reshape(self.groups, 1, -1) * weights.sum(axis=tuple(range(2, w.ndim))).reshape(
+            self.groups, -1, w.shape[1]
+        )
+        outside: Array = rows.sum(axis=2).reshape(-1, *ends)
+        return inside + outside
+
+    def _fill(self, plane: int, planes: int, count: int) -> Array:
+        """Return what plane `plane` holds outside of the image, float32 [count] zeros and ones."""
+        fill = np.zeros((self.groups, count // self.groups), np.float32)
+        held = self.pad >> plane & 1 if planes == 8 else self.pad > 0
+        if held and not self.skip:
+            fill[:, : self.depth] = 1
+        return fill.reshape(-1)
+
+    def _without(self, n: Array, x: Array, zeros: Array) -> Array:
+        """Return the accumulators without the products of weights that are 0."""
+        planes = np.moveaxis(unpack_bits(x, x.shape[-1] * x.dtype.itemsize * 8), -1, 2)
+        element = {1: Element.BIPOLAR, 2: Element.TERNARY, 8: Element.U8}[x.shape[1]]
+        levels = from_planes(planes, element).astype(np.int64)
+        patches = self.window.patches(levels, self.pad)
+        stride = x.shape[-1] * x.dtype.itemsize * 8 // self.groups
+        result = n.copy()
+        for channel, *tap, c in zeros.tolist():
+            group = channel // (self.channels // self.groups)
+            result[:, channel] -= patches[(slice(None), group * stride + c, *tap)]
+        return result
 
 
-def _within(mismatches: Array, limits: Array) -> Array:
-    """Return the parity over j of mismatches <= limits[..., j]: -M >= -limit."""
-    return compare(-mismatches, -limits.astype(np.int64))
-
-
-def _weighted_mismatches(x: Array, weights: Array) -> Array:
-    """Return M = sum_p 2^(p * shift) * popcount(x_p XOR w) for all channels, int64 [N, O].
-
-    popcount(a XOR b) = popcount(a) + popcount(b) - 2 popcount(a AND b), and the last is a dot
-    product of zeros and ones, exact in float32 up to 2^24 bits.
-    """
-    batch, planes, words = x.shape
-    bits = words * x.dtype.itemsize * 8
-    rows = np.ascontiguousarray(weights.transpose(0, 2, 1)).reshape(-1, words)
-    w = unpack_bits(rows, bits).astype(np.float32)
-    total = np.zeros((batch, len(rows)), dtype=np.int64)
-    for p in range(planes):
-        a = unpack_bits(x[:, p], bits).astype(np.float32)
-        mismatches = a.sum(axis=1)[:, np.newaxis] + w.sum(axis=1) - 2 * (a @ w.T)
-        total += mismatches.astype(np.int64) << (p if planes == 8 else 0)
-    return total
+def _lanes(words: Array, bits: int) -> Array:
+    """Return words [blocks, W, nr] as zeros and ones [blocks, W * bits, nr]."""
+    rows = np.ascontiguousarray(words.transpose(0, 2, 1))
+    return unpack_bits(rows, rows.shape[-1] * bits).transpose(0, 2, 1)
 
 
 @dataclass(frozen=True)
-class SignSum(_Kernel):
-    """s[c] = sum_k w[c, k] x[k] in float32 from k = 0 upward, w in {-1, +1}, then the epilogue.
+class SignSum(Linear):
+    """s[c] = sum of +-x under the window in float32, in the order of `Conv`, then the epilogue.
 
-    Operands (x: F32 [N, K], weights: words of nr bits [ceil(O / nr), K], the epilogue's). Bit j of
-    block b's k-th word is the weight of output channel b * nr + j, 1 standing for +1.
-
-    Attributes:
-        kernel, channels, nr: as in `XnorDense`.
+    Operands (x: F32 [N, C, *S], weights: words of nr bits [blocks, taps * depth], the epilogue's).
+    Bit j of block b's k-th word is the weight of the block's output channel j, 1 standing for +1.
     """
 
-    kernel: str
-    channels: int
-    nr: int
-
-    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Return the stored type [N, O]."""
-        x, weights = operands[:2]
-        if weights.shape != (-(-self.channels // self.nr), x.shape[-1]):
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return [N, O, *outputs]."""
+        x, weights = operands
+        if weights.shape != (self.blocks, self.window.taps * self.depth):
             raise OpError(f"weights {weights} do not fit an input {x}")
-        if x.element is not Element.F32 or x.layout != DENSE:
-            raise OpError("SignSum reads dense f32")
-        return (self.epilogue.result((x.shape[0], self.channels)),)
+        if x.element is not Element.F32 or x.layout != real_layout(x.shape):
+            raise OpError("SignSum reads f32, images with channels last")
+        return self._result(x)
 
-    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the stored values."""
-        (x, weights), rest = self._split(operands)
-        lanes = unpack_bits(weights[..., np.newaxis], self.nr).transpose(0, 2, 1)
-        signs = 2 * lanes.reshape(-1, weights.shape[1]).astype(np.float32) - 1
-        return (self.epilogue.store(sequential_dot(x, signs[: self.channels]), rest),)
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the sums."""
+        x, weights = operands
+        lanes = unpack_bits(weights[..., np.newaxis], self.nr)
+        signs = 2 * self._rows(lanes).astype(np.float32) - 1
+        sums = sequential_conv(np.moveaxis(x, -1, 1), signs, self.window, self.groups)
+        return np.moveaxis(sums, 1, -1)
 
 
 @dataclass(frozen=True)
-class RealDense(_Kernel):
-    """y[c] = sum_k w[c, k] x[k] in float32, from k = 0 upward, then the epilogue.
+class RealConv(Linear):
+    """y[c] = sum of w x under the window in float32, in the order of `Conv`, then the epilogue.
 
-    Operands (x: F32 [N, K], weights: F32 [ceil(O / nr), K, nr], then the epilogue's).
-
-    Attributes:
-        kernel, channels, nr: as in `XnorDense`.
+    Operands (x: F32 [N, C, *S], weights: F32 [blocks, taps * depth, nr], the epilogue's).
     """
 
-    kernel: str
-    channels: int
-    nr: int
-
-    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Return the stored type [N, O]."""
-        x, weights = operands[:2]
-        if weights.shape != (-(-self.channels // self.nr), x.shape[-1], self.nr):
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return [N, O, *outputs]."""
+        x, weights = operands
+        if weights.shape != (self.blocks, self.window.taps * self.depth, self.nr):
             raise OpError(f"weights {weights} do not fit an input {x}")
-        return (self.epilogue.result((x.shape[0], self.channels)),)
+        if x.element is not Element.F32 or x.layout != real_layout(x.shape):
+            raise OpError("RealConv reads f32, images with channels last")
+        return self._result(x)
 
-    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the stored values."""
-        (x, weights), rest = self._split(operands)
-        rows = weights.transpose(0, 2, 1).reshape(-1, weights.shape[1])
-        return (self.epilogue.store(sequential_dot(x, rows[: self.channels]), rest),)
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the sums."""
+        x, weights = operands
+        rows = self._rows(weights)
+        sums = sequential_conv(np.moveaxis(x, -1, 1), rows, self.window, self.groups)
+        return np.moveaxis(sums, 1, -1)

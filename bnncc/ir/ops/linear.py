@@ -171,6 +171,15 @@ class MatMul(Conv):
         return self.name
 
 
+# What each summable element may be padded with.
+_PADS: dict[Element, Sequence[int]] = {
+    Element.F32: (0,),
+    Element.BIPOLAR: (-1, 0, 1),
+    Element.TERNARY: (-1, 0, 1),
+    Element.U8: range(256),
+}
+
+
 @dataclass(frozen=True)
 class BinaryConv(Op):
     """n = sum of w x over the window, with w in {-1, +1}, in a few places 0.
@@ -196,8 +205,9 @@ class BinaryConv(Op):
         shape = _result_shape(x, weights, self.window, self.groups)
         if weights.element not in (Element.BIPOLAR, Element.TERNARY):
             raise OpError(f"{self.name} needs bipolar weights")
-        allowed = {Element.F32: (0,), Element.U8: range(256)}.get(x.element, (-1, 0, 1))
-        if self.pad not in allowed:
+        if x.element not in _PADS:
+            raise OpError(f"{self.name} cannot sum {x.element.value}")
+        if self.pad not in _PADS[x.element]:
             raise OpError(f"{x.element.value} cannot be padded with {self.pad}")
         interval = self._interval(x, weights)
         element = Element.I32 if interval else Element.F32

@@ -20,12 +20,18 @@ _ORDERED = (Element.F32, Element.BIPOLAR, Element.TERNARY, Element.U8)
 def _pooled(x: TensorType, window: Window) -> tuple[int, ...]:
     if len(x.shape) < 2 or x.layout != DENSE:
         raise OpError("a pool needs a dense operand with channels")
-    return (*x.shape[:2], *window.outputs(x.shape[2:]))
+    shape = (*x.shape[:2], *window.outputs(x.shape[2:]))
+    if not window.counts(x.shape[2:]).all():
+        # Of nothing, ONNX Runtime makes the lowest float or 0, torch -inf or NaN.
+        raise OpError(f"a window {window} sees nothing of an input {list(x.shape)}, only padding")
+    return shape
 
 
 @dataclass(frozen=True)
 class MaxPool(Op):
     """y = the largest x in the window; taps outside of the input do not count.
+
+    Of equals the first in C order, which decides between +0 and -0; a NaN wins.
 
     Operands (x [N, C, *S]: F32, BIPOLAR, TERNARY or U8) and, at stage BINARY, perhaps (direction:
     BIPOLAR [C]): channels of direction -1 take the smallest instead. Source: ONNX MaxPool-22.
@@ -45,16 +51,23 @@ class MaxPool(Op):
         return (TensorType(_pooled(x, self.window), x.element),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the extreme of each window; a NaN in it wins."""
+        """Return the extreme of each window."""
         x, *direction = operands
-        axes = tuple(range(2, 2 + len(self.window.axes)))
         low, high = _extremes(x.dtype)
-        result = self.window.patches(x, low).max(axis=axes)
+        result = self._first(x, low, np.greater)
         if direction:
-            smallest = self.window.patches(x, high).min(axis=axes)
-            falls = (direction[0] < 0).reshape(-1, *(1,) * len(axes))
-            result = np.where(falls, smallest, result)
+            falls = (direction[0] < 0).reshape(-1, *(1,) * len(self.window.axes))
+            result = np.where(falls, self._first(x, high, np.less), result)
         return (result,)
+
+    def _first(self, x: Array, neutral: float, beats: np.ufunc) -> Array:
+        """Return the first tap of each window that no other beats."""
+        patches = self.window.patches(x, neutral)
+        best = np.full((*x.shape[:2], *self.window.outputs(x.shape[2:])), neutral, x.dtype)
+        for tap in np.ndindex(*self.window.kernel):
+            value = patches[(slice(None), slice(None), *tap)]
+            best = np.where(beats(value, best) | np.isnan(value), value, best)
+        return best
 
 
 def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:

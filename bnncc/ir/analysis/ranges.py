@@ -1,0 +1,163 @@
+"""What values can a chain take over an interval of its root? Bounds that hold in float32 itself.
+
+Interval arithmetic at the chain's own precision: rounding is monotone, so that where a real
+operation takes its extremes at the ends of its operands' intervals, the float32 operation evaluated
+there bounds every float32 result in between. A truth value's interval is (certain, possible).
+
+Source: Moore, Kearfott and Cloud 2009, "Introduction to Interval Analysis", chapter 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bnncc.ir.expression import Chain, Source, Term
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.types import Array
+
+__all__ = ["Range", "range_of"]
+
+Range = tuple[Array, Array]
+"""The smallest and the largest value there may be; (-inf, inf) where nothing is known."""
+
+_RISING = (
+    ew.Identity,
+    ew.Relu,
+    ew.Clip,
+    ew.Tanh,
+    ew.Sigmoid,
+    ew.Sign,
+    ew.Cast,
+    ew.Round,
+    ew.Floor,
+    ew.Ceil,
+)
+_INFINITY = np.float32(np.inf)
+
+
+def range_of(chain: Chain, low: Array, high: Array) -> Range:
+    """Return bounds on f_c(x) for all float32 x in [low, high].
+
+    Args:
+        chain: f, of C channels.
+        low: float32 [M, C] or [M, 1].
+        high: likewise, not below low.
+
+    Returns:
+        float32 (lowest, highest), both [M, C]. Where x could give a NaN, both are infinite.
+    """
+    found: list[Range] = []
+    for term in chain.expression.terms:
+        operands = [
+            (low, high)
+            if o.source is Source.VARIABLE
+            else found[o.index]
+            if o.source is Source.TERM
+            else (chain.operand(o),) * 2
+            for o in term.operands
+        ]
+        found.append(_known(_term(term, operands)))
+    shape = (len(low), chain.channels)
+    bottom, top = found[-1] if found else (low, high)
+    return np.broadcast_to(bottom, shape), np.broadcast_to(top, shape)
+
+
+def _known(found: Range) -> Range:
+    """Return the range, everything where a bound is no number."""
+    low, high = found
+    if low.dtype == np.bool_:
+        return low, high
+    unknown = np.isnan(low) | np.isnan(high)
+    return np.where(unknown, -_INFINITY, low), np.where(unknown, _INFINITY, high)
+
+
+def _term(term: Term, r: Sequence[Range]) -> Range:
+    (low, high), *others = r
+    match term.op:
+        case _ if isinstance(term.op, _RISING):
+            return _at(term.op, low), _at(term.op, high)
+        case ew.Neg() | ew.Not():
+            return _at(term.op, high), _at(term.op, low)
+        case ew.Abs():
+            magnitudes = np.abs(low), np.abs(high)
+            least = np.where((low <= 0) & (high >= 0), np.float32(0), np.minimum(*magnitudes))
+            return least, np.maximum(*magnitudes)
+        case ew.Add() | ew.And() | ew.Or():
+            return _at(term.op, low, others[0][0]), _at(term.op, high, others[0][1])
+        case ew.Sub():
+            return _at(term.op, low, others[0][1]), _at(term.op, high, others[0][0])
+        case ew.Greater() | ew.GreaterOrEqual():
+            return _at(term.op, low, others[0][1]), _at(term.op, high, others[0][0])
+        case ew.Less() | ew.LessOrEqual():
+            return _at(term.op, high, others[0][0]), _at(term.op, low, others[0][1])
+        case ew.Equal():
+            return _equal(r[0], r[1])
+        case ew.Mul() | ew.Div():
+            return _product(term, r)
+        case ew.Where():
+            return _selected(r)
+        case _:
+            return _of_constants(term, r)
+
+
+def _at(op: ew.Elementwise, *operands: Array) -> Array:
+    return op.evaluate(operands)[0]
+
+
+def _hull(values: Sequence[Array]) -> Range:
+    """Return the smallest range that holds all values; a NaN among them stays one."""
+    stacked = np.broadcast_arrays(*values)
+    return np.minimum.reduce(stacked), np.maximum.reduce(stacked)
+
+
+def _product(term: Term, r: Sequence[Range]) -> Range:
+    """Return the range of a product or quotient: their extremes lie at corners."""
+    a, b = r
+    if isinstance(term.op, ew.Mul) and term.operands[0] == term.operands[1]:
+        a = b = _term(Term(ew.Abs(), term.operands[:1]), [a])  # x * x is no product of two
+        return _at(term.op, a[0], a[0]), _at(term.op, a[1], a[1])
+    low, high = _hull([_at(term.op, x, y) for x in a for y in b])
+    if isinstance(term.op, ew.Div):
+        through_zero = (b[0] <= 0) & (b[1] >= 0)
+        low, high = (
+            np.where(through_zero, -_INFINITY, low),
+            np.where(through_zero, _INFINITY, high),
+        )
+    return low, high
+
+
+def _selected(r: Sequence[Range]) -> Range:
+    """Return the range of Where: one branch where the condition is certain, else both."""
+    (certain, possible), a, b = r
+
+    def end(of: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
+        return np.where(certain, x, np.where(possible, of(x, y), y))
+
+    return end(np.minimum, a[0], b[0]), end(np.maximum, a[1], b[1])
+
+
+def _equal(a: Range, b: Range) -> Range:
+    single = (a[0] == a[1]) & (b[0] == b[1])
+    return single & (a[0] == b[0]), (a[0] <= b[1]) & (b[0] <= a[1])
+
+
+def _of_constants(term: Term, r: Sequence[Range]) -> Range:
+    """Return the range of an operation that rises or falls in x, all else constant; else all."""
+    (low, high), *others = r
+    everything = np.full(np.shape(low), -_INFINITY), np.full(np.shape(low), _INFINITY)
+    if any(bottom is not top for bottom, top in others):
+        return everything
+    constants = [bottom for bottom, _ in others]
+    match term.op:
+        case ew.BatchNormalization() | ew.Dequantize() | ew.HardSigmoid():
+            monotone: Array | np.bool_ = np.bool_(True)
+        case ew.LeakyRelu(alpha=alpha):
+            monotone = np.bool_(alpha >= 0)
+        case ew.PRelu():
+            monotone = constants[0] >= 0
+        case _:
+            return everything
+    bottom, top = _hull([_at(term.op, low, *constants), _at(term.op, high, *constants)])
+    return np.where(monotone, bottom, everything[0]), np.where(monotone, top, everything[1])
