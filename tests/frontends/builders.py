@@ -14,7 +14,10 @@ from bnncc.frontends.onnx import Imported, load_onnx
 from bnncc.ir import interpret
 from bnncc.ir.ops.base import Op
 from bnncc.ir.ops.elementwise import Mul
-from bnncc.ir.ops.linear import MatMul
+from bnncc.ir.ops.linear import Conv, matrix_conv
+from bnncc.ir.ops.pool import AveragePool
+from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array
 
 NODE = helper.make_node
@@ -85,7 +88,7 @@ def assert_agrees(imported: Imported, x: Mapping[str, Array], *, zero_signs: boo
     payloads apart and, unless `zero_signs`, signs of zeros.
     """
     known = {name for node in imported.source.graph.node for name in node.output}
-    names = [node.output for node in imported.graph.nodes if node.output in known]
+    names = [name for node in imported.graph.nodes for name in node.outputs if name in known]
     assert set(imported.graph.outputs) <= set(names)
     expected = dict(zip(names, oracle(imported.source, x, names), strict=True))
     forced = {**imported.graph.constants, **x}
@@ -100,7 +103,7 @@ def assert_agrees(imported: Imported, x: Mapping[str, Array], *, zero_signs: boo
             forced[name] = value
             return value
         reference = expected[name]
-        if reference.dtype.kind == "i":  # small integers, which the IR holds as float32
+        if value.dtype == np.float32:  # small integers are among what the IR holds in it
             reference = reference.astype(np.float32)
         forced[name] = reference
         assert value.dtype == reference.dtype, name
@@ -120,15 +123,28 @@ def assert_agrees(imported: Imported, x: Mapping[str, Array], *, zero_signs: boo
 def _rounding(op: Op, operands: list[Array], before: list[Array | None], y: Array) -> Array | None:
     """Return how far two float32 evaluations of a node may be apart, or None if they may not."""
     unit, underflow = 2.0**-24, 2.0**-150
-    if isinstance(op, MatMul):
-        x, weights = (np.abs(operand.astype(np.float64)) for operand in operands)
-        k = weights.shape[1]
-        return 2 * k * unit / (1 - k * unit) * (x @ weights.T) + 2 * k * underflow
+    if isinstance(op, (AveragePool, Conv, ReduceMean)):
+        magnitudes, k = _terms(op, [np.abs(operand.astype(np.float64)) for operand in operands])
+        return 2 * k * unit / (1 - k * unit) * magnitudes + 2 * k * underflow
+    if isinstance(op, Softmax):
+        # Exponentials and logarithms within 2 units, a sum of C terms, a difference or quotient.
+        return 2 * (8 + y.shape[1]) * unit * (1 + np.abs(y.astype(np.float64)))
     slack = next((s for s in before if s is not None), None)
     if slack is None:
         return None
     grown = slack * np.abs(operands[1]) if isinstance(op, Mul) else slack
     return grown + 2 * unit * np.abs(y.astype(np.float64)) + underflow
+
+
+def _terms(op: AveragePool | Conv | ReduceMean, x: list[Array]) -> tuple[Array, int]:
+    """Return what the magnitudes of a sum's terms add up to, and how many roundings it takes."""
+    match op:
+        case Conv():
+            return matrix_conv(x[0], x[1], op.window, op.groups), x[1][0].size
+        case AveragePool():
+            return op.evaluate(x)[0], op.window.taps + 1
+        case ReduceMean():
+            return x[0].mean(axis=op.axes, keepdims=op.keepdims), x[0][0].size + 1
 
 
 def hostile(largest: float = np.inf) -> Array:

@@ -43,6 +43,80 @@ def test_means_round_as_in_onnx_runtime(tmp_path: Path) -> None:
     assert list(imported.graph.constants) == ["ws"]
 
 
+def test_kernels_of_a_power_of_two(tmp_path: Path) -> None:
+    """IR-Net's weights: standardised a filter, times 2 ** round(log2(mean |W|))."""
+    weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3), F)
+    model = make(
+        NODE("Reshape", ["w", "rows"], ["r"]),
+        NODE("ReduceMean", ["r"], ["m"], axes=[1], keepdims=1),
+        NODE("Sub", ["r", "m"], ["centred"]),
+        NODE("Mul", ["centred", "centred"], ["squares"]),
+        NODE("ReduceMean", ["squares"], ["v"], axes=[1], keepdims=1),
+        NODE("Sqrt", ["v"], ["deviation"]),
+        NODE("Div", ["centred", "deviation"], ["standard"]),
+        NODE("Abs", ["standard"], ["a"]),
+        NODE("ReduceMean", ["a"], ["alpha"], axes=[1], keepdims=1),
+        NODE("Log", ["alpha"], ["log"]),
+        NODE("Div", ["log", "log_two"], ["log2"]),
+        NODE("Round", ["log2"], ["power"]),
+        NODE("Pow", ["two", "power"], ["scale"]),
+        NODE("Shape", ["standard"], ["shape"]),
+        NODE("ConstantOfShape", ["shape"], ["zeros"]),
+        NODE("GreaterOrEqual", ["standard", "zeros"], ["ge"]),
+        NODE("Where", ["ge", "scale", "minus"], ["binary"]),
+        NODE("ScatterND", ["binary", "place", "value"], ["patched"]),
+        NODE("Gather", ["kernel", "order"], ["kernel_shape"]),
+        NODE("ReduceProd", ["kernel_shape"], ["count"], keepdims=0),
+        NODE("Cast", ["count"], ["real_count"], to=TensorProto.FLOAT),
+        NODE("Div", ["patched", "real_count"], ["divided"]),
+        NODE("Reshape", ["divided", "kernel_shape"], ["kernels"]),
+        NODE("Conv", ["x", "kernels"], ["y"]),
+        inputs={"x": ["n", 3, 4, 4]},
+        constants={
+            "w": weights,
+            "rows": np.array([4, -1]),
+            "log_two": np.log(F(2)),
+            "two": F(2),
+            "minus": F(-0.75),
+            "place": np.array([[1, 1]]),
+            "value": np.array([0.5], F),
+            "kernel": np.array([3, 4]),
+            "order": np.array([1, 0, 0, 0]),
+        },
+    )
+    imported = load(model, tmp_path)
+    assert operations(imported) == ["Conv"]
+    (expected,) = oracle(imported.source, {"x": np.zeros((1, 3, 4, 4), F)}, ["kernels"])
+    np.testing.assert_array_equal(imported.graph.constants["kernels"], expected)
+    assert expected[1, 0, 0, 1] == F(0.5) / F(108)
+
+
+def test_a_convolution_of_constants_is_one(tmp_path: Path) -> None:
+    model = make(
+        NODE("Conv", ["image", "w"], ["c"]),
+        NODE("Add", ["x", "c"], ["y"]),
+        inputs={"x": ["n", 2, 2, 2]},
+        constants={"image": np.ones((1, 3, 4, 4), F), "w": np.ones((2, 3, 3, 3), F)},
+    )
+    imported = load(model, tmp_path)
+    assert operations(imported) == ["Add"]
+    assert (imported.graph.constants["c"] == 27).all()
+
+
+def test_transposed_kernels_are_stored_in_order(tmp_path: Path) -> None:
+    """What tf2onnx leaves of Keras' [height, width, in, out]."""
+    kernels = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(F)
+    model = make(
+        NODE("Transpose", ["w"], ["t"], perm=[3, 2, 0, 1]),
+        NODE("Conv", ["x", "t"], ["y"]),
+        inputs={"x": ["n", 4, 3, 3]},
+        constants={"w": kernels},
+    )
+    stored = load(model, tmp_path).graph.constants["t"]
+    assert stored.flags.c_contiguous
+    np.testing.assert_array_equal(stored, kernels.transpose(3, 2, 0, 1))
+
+
 def test_shape_chains_of_the_script_exporter(tmp_path: Path) -> None:
     """x.view(x.size(0), -1), and a bias expanded to the batch."""
     model = make(

@@ -45,6 +45,56 @@ def twice() -> onnx.ModelProto:
 # --- BNN003: contradictions -----------------------------------------------------------------------
 
 CONTRADICTIONS = {
+    "a bias of another length than the weights": (
+        make(
+            NODE("Conv", ["x", "w", "b"], ["y"], name="conv1"),
+            inputs={"x": ["n", 4, 5, 5]},
+            constants={"w": np.ones((2, 4, 3, 3), F), "b": np.ones(3, F)},
+        ),
+        'error[BNN003]: bias "b" of shape [3]\n'
+        '  where: ONNX node "conv1"\n'
+        "  why:   there are 2 output channels",
+    ),
+    "groups that do not divide the channels": (
+        make(
+            NODE("Conv", ["x", "w"], ["y"], name="conv1", group=3),
+            inputs={"x": ["n", 12, 5, 5]},
+            constants={"w": np.ones((2, 4, 3, 3), F)},
+        ),
+        'error[BNN003]: 2 channels of "w" in 3 groups\n  where: ONNX node "conv1"',
+    ),
+    "weights of other channels": (
+        make(
+            NODE("Conv", ["x", "w"], ["y"], name="conv1"),
+            inputs={"x": ["n", 3, 5, 5]},
+            constants={"w": np.ones((2, 4, 3, 3), F)},
+        ),
+        "error[BNN003]: operands of Conv: an input [1, 3, 5, 5] does not fit weights [2, 4, 3, 3]\n"
+        '  where: ONNX node "conv1"',
+    ),
+    "a slope that is wider than its operand": (
+        make(
+            NODE("PRelu", ["x", "s"], ["y"], name="act"),
+            inputs={"x": ["n", 1, 4]},
+            constants={"s": np.ones((3, 1), F)},
+        ),
+        'error[BNN003]: the slope "s" of PRelu\n'
+        '  where: ONNX node "act"\n'
+        "  why:   [3, 1] does not broadcast to [1, 1, 4]",
+    ),
+    "an axis that is cut twice": (
+        make(
+            NODE("Slice", ["x"], ["y"], name="cut", starts=[0, 0], ends=[1, 1], axes=[1, 1]),
+            opset=9,
+        ),
+        'error[BNN003]: Slice along [1, 1] of 2 dimensions\n  where: ONNX node "cut"',
+    ),
+    "more largest than there are": (
+        make(NODE("TopK", ["x", "k"], ["y", "i"], name="top"), constants={"k": np.array([5])}),
+        "error[BNN003]: shapes or element types contradict each other\n"
+        '  where: ONNX node "top"\n'
+        "  why:   Axis has less than the requested k elements.",
+    ),
     "weights of another width": (
         make(NODE("MatMul", ["x", "w"], ["y"], name="mm"), constants={"w": np.ones((5, 3), F)}),
         "error[BNN003]: shapes or element types contradict each other\n"
@@ -190,7 +240,7 @@ def test_all_unsupported_operators_at_once(tmp_path: Path) -> None:
         *(NODE("Foo", [a], [b], name=f"foo{a}") for a, b in ("xa", "ab", "bc", "cd", "de")),
         NODE("Bar", ["e"], ["f"], domain="my.ops"),
         NODE("Erf", ["f"], ["g"]),
-        NODE("Transpose", ["g"], ["h"], name="turn"),
+        NODE("ScatterND", ["g", "g", "g"], ["h"], name="assign"),
         NODE("Hardmax", ["h"], ["y"], name="tail"),
     )
     assert refusal(model, tmp_path) == (
@@ -203,9 +253,9 @@ def test_all_unsupported_operators_at_once(tmp_path: Path) -> None:
         'error[BNN007]: operator "Erf" is not supported (1 node)\n'
         '  where: ONNX node "Erf(g)"\n'
         "  help:  say it in operators that bnncc compiles, or compute it outside of the model\n"
-        'error[BNN007]: operator "Transpose" is not supported (1 node)\n'
-        '  where: ONNX node "turn"\n'
-        "  help:  say it in operators that bnncc compiles, or compute it outside of the model\n"
+        'error[BNN007]: operator "ScatterND" is not supported (1 node)\n'
+        '  where: ONNX node "assign"\n'
+        "  help:  exporters say x[mask] = value this way: write x = torch.where(mask, value, x)\n"
         'error[BNN007]: operator "Hardmax" is not supported (1 node)\n'
         '  where: ONNX node "tail"\n'
         "  help:  export the model without it: its operand ranks the classes in the same order"
@@ -230,7 +280,190 @@ def test_subgraphs(tmp_path: Path) -> None:
 
 # --- BNN008: uses ---------------------------------------------------------------------------------
 
+IMAGE = {"x": ["n", 4, 5, 5]}
+KERNELS = np.ones((2, 4, 3, 3), F)
+BATCH = "the batch must stay in dimension 0, where it is 1"
+WEIGHTS_VARY = "bnncc packs weights at compile time, so they must not depend on the input"
+
 USES = {
+    "Conv of weights from the input": (
+        make(
+            NODE("Conv", ["x", "w"], ["y"], name="dynamic"),
+            inputs=IMAGE | {"w": [1, 4, 3, 3]},
+        ),
+        "Conv of operands other than an activation and constant weights",
+        WEIGHTS_VARY,
+    ),
+    "Conv of a constant image": (
+        make(
+            NODE("Conv", ["c", "x"], ["y"]),
+            inputs={"x": [1, 4, 3, 3]},
+            constants={"c": np.ones((1, 4, 5, 5), F)},
+        ),
+        "Conv of operands other than an activation and constant weights",
+        WEIGHTS_VARY,
+    ),
+    "Conv with a bias from the input": (
+        make(
+            NODE("Conv", ["x", "w", "b"], ["y"]),
+            inputs=IMAGE | {"b": [1]},
+            constants={"w": KERNELS[:1]},
+        ),
+        'operand "b" of Conv must be a constant',
+        "it is computed from the model's input",
+    ),
+    "the places of a maximum": (
+        make(
+            NODE("MaxPool", ["x"], ["m", "where"], kernel_shape=[2, 2], name="pool"),
+            NODE("Cast", ["where"], ["y"], to=TensorProto.FLOAT),
+            inputs=IMAGE,
+        ),
+        'result "where" of MaxPool is used',
+        "bnncc computes only its first result",
+    ),
+    "a mean over the batch": (
+        make(NODE("ReduceMean", ["x"], ["y"], axes=[0, -1])),
+        "ReduceMean of shape [1, 4] along axes [0, 1]",
+        "dimension 0 is the batch, and generated C computes one sample a call",
+    ),
+    "a mean over everything": (
+        make(NODE("ReduceMean", ["x"], ["y"]), opset=18),
+        "ReduceMean of shape [1, 4] along axes [0, 1]",
+        "dimension 0 is the batch, and generated C computes one sample a call",
+    ),
+    "reflection": (
+        make(
+            NODE("Pad", ["x", "w"], ["y"], mode="reflect"),
+            constants={"w": np.array([0, 1, 0, 1])},
+        ),
+        'Pad with mode "reflect"',
+        "bnncc pads with a constant only",
+    ),
+    "negative pads": (
+        make(NODE("Pad", ["x", "w"], ["y"]), constants={"w": np.array([0, -1, 0, 1])}),
+        "Pad with negative widths",
+        "they cut",
+    ),
+    "a padded batch": (
+        make(NODE("Pad", ["x", "w"], ["y"]), constants={"w": np.array([0, 1, 1, 1])}),
+        "Pad of the batch",
+        BATCH,
+    ),
+    "pads from the input": (
+        make(
+            NODE("Cast", ["x"], ["i"], to=TensorProto.INT64),
+            NODE("Flatten", ["i"], ["w"], axis=0),
+            NODE("Squeeze", ["w", "zero"], ["s"]),
+            NODE("Pad", ["x", "s"], ["y"]),
+            constants={"zero": np.array([0])},
+        ),
+        "Cast computes INT64",
+        "activations are float32 or truth values",
+    ),
+    "samples joined": (
+        make(NODE("Concat", ["x", "x"], ["y"], axis=-2)),
+        "Concat along dimension 0",
+        BATCH,
+    ),
+    "indices joined with numbers": (
+        make(
+            NODE("ArgMax", ["x"], ["i"], axis=1),
+            NODE("Greater", ["x", "z"], ["c"]),
+            NODE("Where", ["c", "p", "p"], ["w"]),
+            NODE("Concat", ["i", "w"], ["y"], axis=1),
+            constants={"z": F(0), "p": np.int64(2)},
+            outputs={"y": TensorProto.INT64},
+        ),
+        "Concat of several element types",
+        '"i" is i64, "w" is f32',
+    ),
+    "a batch that is turned": (
+        make(NODE("Transpose", ["x"], ["y"])),
+        "Transpose of the axes to [1, 0]",
+        BATCH,
+    ),
+    "a slice from the end": (
+        make(
+            NODE("Slice", ["x", "s", "e", "a", "by"], ["y"]),
+            constants={n: np.array([v]) for n, v in {"s": 3, "e": 0, "a": 1, "by": -1}.items()},
+        ),
+        "Slice with steps [-1]",
+        "bnncc slices in ascending order",
+    ),
+    "a slice of nothing": (
+        make(
+            NODE("Slice", ["x", "s", "e", "a"], ["y"]),
+            constants={n: np.array([v]) for n, v in {"s": 3, "e": 2, "a": 1}.items()},
+        ),
+        "Slice of [1, 4] from [3] to [2]",
+        "nothing is left",
+    ),
+    "a slice of samples": (
+        make(NODE("Slice", ["x"], ["y"], starts=[1], ends=[2]), opset=9),
+        "Slice of the batch",
+        BATCH,
+    ),
+    "softmax over pixels": (
+        make(NODE("Softmax", ["x"], ["y"], axis=1), inputs=IMAGE),
+        "Softmax of shape [1, 4, 5, 5] along axis 1",
+        "bnncc has it over the classes of [1, classes]",
+    ),
+    "softmax over the batch": (
+        make(NODE("Softmax", ["x"], ["y"], axis=-2)),
+        "Softmax of shape [1, 4] along axis 0",
+        "bnncc has it over the classes of [1, classes]",
+    ),
+    "the last of the largest": (
+        make(
+            NODE("ArgMax", ["x"], ["y"], axis=1, select_last_index=1),
+            outputs={"y": TensorProto.INT64},
+        ),
+        "ArgMax with select_last_index",
+        "among equal values, bnncc takes the lowest index, as most frameworks do",
+    ),
+    "the largest of a batch": (
+        make(NODE("ArgMax", ["x"], ["y"]), outputs={"y": TensorProto.INT64}),
+        "ArgMax of shape [1, 4] along axis 0",
+        "bnncc has it over the classes of [1, classes]",
+    ),
+    "the smallest": (
+        make(NODE("TopK", ["x", "k"], ["y", "i"], largest=0), constants={"k": np.array([2])}),
+        "TopK with largest=0",
+        "bnncc finds the largest values, not the smallest",
+    ),
+    "the largest in any order": (
+        make(NODE("TopK", ["x", "k"], ["y", "i"], sorted=0), constants={"k": np.array([2])}),
+        "TopK with sorted=0",
+        "bnncc sorts the values, which changes the order of the model's results",
+    ),
+    "indices to compute with": (
+        make(
+            NODE("ArgMax", ["x"], ["i"], axis=1),
+            NODE("Greater", ["x", "z"], ["c"]),
+            NODE("Where", ["c", "i", "p"], ["y"]),
+            constants={"z": F(0), "p": np.int64(2)},
+            outputs={"y": TensorProto.INT64},
+        ),
+        "element type of Where",
+        '"i" holds indices, which bnncc passes on and does not compute on',
+    ),
+    "indices as numbers": (
+        make(
+            NODE("ArgMax", ["x"], ["i"], axis=1),
+            NODE("Cast", ["i"], ["y"], to=TensorProto.FLOAT),
+        ),
+        "Cast from i64 to FLOAT",
+        "activations are float32, or truth values on their way to float32",
+    ),
+    "a mean added to an image": (
+        make(
+            NODE("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+            NODE("Add", ["x", "m"], ["y"]),
+            inputs={"x": [1, 4, 4, 4]},
+        ),
+        "broadcasting of Add",
+        "shapes [1, 4, 4, 4], [1, 4] broadcast along the batch, which is dimension 0",
+    ),
     "MatMul of activations": (
         make(NODE("MatMul", ["x", "x"], ["y"], name="attend"), inputs={"x": [1, 1]}),
         "MatMul of operands other than an activation and constant weights",

@@ -21,14 +21,30 @@ from bnncc.ir.types import Element, TensorType
 __all__ = ["build_graph", "unsupported"]
 
 # These pass values on unchanged: small integers may pass through as the float32 they equal.
-_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Where"})
+_MOVES = frozenset(
+    {
+        *("Concat", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose"),
+        *("Unsqueeze", "Where"),
+    }
+)
+# These give indices as int64, which are among the model's outputs.
+_INDICES = frozenset({"ArgMax"})
+# What the model's outputs may hold, in either's words.
+_SAID: Mapping[int, Element] = {
+    onnx.TensorProto.FLOAT: Element.F32,
+    onnx.TensorProto.BOOL: Element.BOOL,
+    onnx.TensorProto.INT64: Element.I64,
+}
+_TWO_RESULTS = frozenset({"TopK"})
 _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL)
 
-_TAILS = frozenset({"ArgMax", "Hardmax", "Sigmoid", "TopK"})
+_TAILS = frozenset({"Hardmax"})
+_MASKS = frozenset({"NonZero", "ScatterElements", "ScatterND"})
 _HELP_TAIL = "export the model without it: its operand ranks the classes in the same order"
 _HELP_CUSTOM = "export without custom operators, so that standard ones spell out what it does"
 _HELP_OTHER = "say it in operators that bnncc compiles, or compute it outside of the model"
+_HELP_MASK = "exporters say x[mask] = value this way: write x = torch.where(mask, value, x)"
 _HELP_RANDOM = "export in eval mode, with deterministic binarisation"
 
 
@@ -75,7 +91,7 @@ def _has_subgraph(node: onnx.NodeProto) -> bool:
 
 
 def _unsupported(name: str, nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
-    help_text = _HELP_TAIL if name in _TAILS else _HELP_OTHER
+    help_text = _HELP_TAIL if name in _TAILS else _HELP_MASK if name in _MASKS else _HELP_OTHER
     if nodes[0].domain not in STANDARD_DOMAINS:
         help_text = _HELP_CUSTOM
     what = f"operator {quoted(name)} is not supported ({plural(len(nodes), 'node')})"
@@ -150,13 +166,13 @@ def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -
 def _check_results(
     node: onnx.NodeProto, types: Mapping[str, ValueType], used: Collection[str]
 ) -> None:
-    for name in node.output[1:]:
+    for name in node.output[2 if node.op_type in _TWO_RESULTS else 1 :]:
         if name in used:
             what = f"result {quoted(name)} of {node.op_type} is used"
             raise Refusal("BNN008", what, why="bnncc computes only its first result")
     kind = types.get(node.output[0])
     element = kind.element if kind else onnx.TensorProto.UNDEFINED
-    if element in _ELEMENTS or (element in _INTEGERS and node.op_type in _MOVES):
+    if element in _ELEMENTS or (element in _INTEGERS and node.op_type in _MOVES | _INDICES):
         return
     what = f"{node.op_type} computes {element_name(element)}"
     why = "activations are float32 or truth values"
@@ -172,6 +188,8 @@ def _interface(
             yield Diagnostic("BNN008", what, why="it is one of the model's inputs")
         elif name in outlined.tensors:
             yield Diagnostic("BNN008", what, why="it does not depend on the model's input")
-        elif name in builder.types and types[name].element not in _ELEMENTS:
+        elif name in builder.types and _SAID.get(types[name].element) is not (
+            builder.types[name].element
+        ):
             kind = element_name(types[name].element)
             yield Diagnostic("BNN008", f"output {quoted(name)} has element type {kind}")

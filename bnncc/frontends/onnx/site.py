@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from bnncc.frontends.onnx.read import MAX_TENSOR_BYTES
 from bnncc.frontends.onnx.report import Refusal, origin, quoted
 from bnncc.ir.graph import GraphBuilder
 from bnncc.ir.ops.base import Op, OpError
-from bnncc.ir.ops.elementwise import Elementwise
+from bnncc.ir.ops.elementwise import Elementwise, Identity
+from bnncc.ir.ops.shape import Movement
 from bnncc.ir.types import Array, Element, TensorType
+from bnncc.ir.window import Window
 
 __all__ = ["Damaged", "Scope", "Site", "transposed"]
 
@@ -89,7 +91,7 @@ class Site:
         self.scope = scope
         self.node = node
         self.opset = opset
-        self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def has(self, index: int) -> bool:
         """Whether the optional operand is there."""
@@ -105,7 +107,7 @@ class Site:
 
     def raw(self, name: str, default: Any) -> Any:
         """Return an attribute's value, whatever it is."""
-        return self._attributes.get(name, default)
+        return self.attributes.get(name, default)
 
     def attribute(self, name: str, default: Any) -> Any:
         """Return an attribute's value; a number that is not finite is refused."""
@@ -114,10 +116,15 @@ class Site:
             raise Refusal("BNN009", f"attribute {quoted(name)} is {value}")
         return value
 
+    def text(self, name: str, default: str) -> str:
+        """Return an attribute that is a string."""
+        value = self.raw(name, default)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
     def integers(self, name: str, index: int) -> list[int] | None:
         """Return a list of integers that older opsets keep in an attribute, newer in an operand."""
-        if name in self._attributes:
-            return [int(i) for i in self._attributes[name]]
+        if name in self.attributes:
+            return [int(i) for i in self.attributes[name]]
         return [int(i) for i in self.array(index).reshape(-1)] if self.has(index) else None
 
     def array(self, index: int) -> Array:
@@ -184,6 +191,25 @@ class Site:
         """Return a name for a part of what the node computes."""
         return self.scope.fresh(f"{self.node.output[0]}.{form}")
 
+    def axis(self, given: int, rank: int) -> int:
+        """Return an axis of a tensor, counted from the front."""
+        return self.axes([given], rank)[0]
+
+    def axes(self, given: Sequence[int], rank: int) -> list[int]:
+        """Return axes of a tensor, negative ones counted from the back, none twice."""
+        axes = [axis + rank if axis < 0 else axis for axis in given]
+        if len(set(axes)) != len(axes) or any(not 0 <= axis < rank for axis in axes):
+            what = f"{self.node.op_type} along {list(given)} of {rank} dimensions"
+            raise Refusal("BNN003", what)
+        return axes
+
+    def check_fits(self, window: Window, sizes: Sequence[int]) -> None:
+        """Refuse a window that is larger than the operand with its pads."""
+        try:
+            window.outputs(sizes)
+        except OpError as error:
+            raise Refusal("BNN003", f"operands of {self.node.op_type}: {error}") from error
+
     def emit(self, op: Op, operands: list[str], output: str = "") -> str:
         """Append `op`, by default as the node's result, and return the result's name.
 
@@ -191,18 +217,32 @@ class Site:
             Refusal: BNN003 the operands contradict each other, BNN005 the result is too large,
                 BNN008 their types or batches are not what the operation takes.
         """
+        return self.emit_results(op, operands, [output or self.node.output[0]])[0]
+
+    def emit_results(self, op: Op, operands: list[str], outputs: Sequence[str]) -> tuple[str, ...]:
+        """Append `op` with a result for each of `outputs`; as `emit` otherwise."""
         builder = self.scope.builder
         types = [builder.types[name] for name in operands]
         if isinstance(op, Elementwise):
             self._check_elementwise(op, operands)
+        self._check_indices(op, operands)
         try:
-            (kind,) = op.infer(types)
+            kinds = op.infer(types)
         except OpError as error:
             raise Refusal("BNN003", f"operands of {self.node.op_type}: {error}") from error
-        if kind.nbytes > MAX_TENSOR_BYTES:
-            what = f"{self.node.op_type} computes {kind.nbytes} bytes"
+        nbytes = max(kind.nbytes for kind in kinds)
+        if nbytes > MAX_TENSOR_BYTES:
+            what = f"{self.node.op_type} computes {nbytes} bytes"
             raise Refusal("BNN005", what, why=f"the limit is {MAX_TENSOR_BYTES} bytes")
-        return builder.node(op, operands, output or self.node.output[0], [origin(self.node)])
+        return builder.results(op, operands, outputs, [origin(self.node)])
+
+    def _check_indices(self, op: Op, operands: list[str]) -> None:
+        """Refuse to compute with the int64 results of ArgMax and TopK, which may only move."""
+        for name in operands:
+            integer = self.type_of(name).element is Element.I64
+            if integer and not isinstance(op, (Movement, Identity)):
+                why = f"{quoted(name)} holds indices, which bnncc passes on and does not compute on"
+                raise Refusal("BNN008", f"element type of {self.node.op_type}", why=why)
 
     def _check_elementwise(self, op: Elementwise, operands: list[str]) -> None:
         builder = self.scope.builder

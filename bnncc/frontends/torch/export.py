@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
@@ -133,8 +134,23 @@ def _save(exported: Any, path: Path) -> None:
         input_size_limit=_SMALL,
         output_size_limit=_LARGE,
     )
+    _drop_zero_biases(exported.model.graph)
     optimizer.remove_unused_nodes(exported.model)
     exported.save(path, external_data=True)
+
+
+def _drop_zero_biases(graph: onnx_ir.Graph) -> None:
+    """Remove the zeros that the exporter adds to every convolution without a bias.
+
+    Sums stay what the module computes, but for the sign of a zero. Without them a layer's sums are
+    whole numbers times a scale, and nothing is added to them at run time.
+    """
+    for node in graph:
+        if node.op_type != "Conv" or len(node.inputs) < 3 or node.inputs[2] is None:
+            continue
+        bias = onnx_ir.convenience.get_const_tensor(node.inputs[2])
+        if bias is not None and not bias.numpy().any():
+            node.replace_input_with(2, None)
 
 
 def _strip(path: Path) -> None:
