@@ -10,18 +10,53 @@ import numpy as np
 from bnncc.errors import printable
 from bnncc.ir.types import Array
 
-__all__ = ["Certificate", "Domain", "LayerCertificate", "SignOfZero", "Undecided"]
+__all__ = [
+    "Assumption",
+    "Bounded",
+    "Certificate",
+    "Domain",
+    "LayerCertificate",
+    "SignOfZero",
+    "Undecided",
+]
 
 
 @dataclass(frozen=True)
 class SignOfZero:
-    """An assumption: the sign that `tensor` holds is taken as `value`, -1 or +1, where it is 0."""
+    """An assumption: the sign that `tensor` holds is taken as `value`, -1 or +1, where it is 0.
+
+    Attributes:
+        tensor: what the model calls it.
+        value: -1 or +1.
+        undefined: whether the model's own value there is not 0 but no number, as of x / |x|.
+    """
 
     tensor: str
     value: int
+    undefined: bool = False
 
     def __str__(self) -> str:
-        return f"{printable(self.tensor)}: sign(0) is taken as {self.value:+d}, not 0"
+        instead = "though the model's is no number" if self.undefined else "not 0"
+        return f"{printable(self.tensor)}: sign(0) is taken as {self.value:+d}, {instead}"
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """An assumption: no value of `tensor` reaches +-`limit`, from where on `result` is another."""
+
+    tensor: str
+    limit: float
+    result: str
+
+    def __str__(self) -> str:
+        return (
+            f"{printable(self.tensor)}: values stay below {self.limit:g} in magnitude, from where "
+            f"on the straight-through estimator's residue in {printable(self.result)} is not exact"
+        )
+
+
+Assumption = SignOfZero | Bounded
+"""What a compiled model takes for granted beyond the model it was made of."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +143,7 @@ class Certificate:
 
     model_sha256: str
     bnncc_version: str
-    assumptions: tuple[SignOfZero, ...]
+    assumptions: tuple[Assumption, ...]
     layers: tuple[LayerCertificate, ...]
 
     def as_json(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bnncc.ir.graph import Graph, Rewrite
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.text import format_graph
-from bnncc.ir.types import Array, Element, Stage
+from bnncc.ir.types import Array, Element, Stage, TensorType
 from bnncc.passes.base import Context, Exactness, Outcome, Pass
 from bnncc.pipeline import PIPELINE, Lowered, run_pass, run_pipeline
 from tests.ir.chains import FLOAT, extended
@@ -29,7 +29,7 @@ from tests.models import mlp, samples
 from tests.passes.applying import GENERIC, context, fingerprint
 from tests.passes.networks import networks
 
-KERNELS = {"Map", "PackPlanes", "RealDense", "Reshape", "SignSum", "XnorDense"}
+KERNELS = {"Map", "Move", "PackPlanes", "RealConv", "SignSum", "XnorConv"}
 
 
 def equal(actual: Array, expected: Array) -> None:
@@ -337,21 +337,48 @@ def test_assumptions_name_the_tensor() -> None:
 def test_refusals_reach_the_caller() -> None:
     s = Sketch(6, stage=Stage.FLOAT)
     bits = s(ew.Sign(), "x", to="s")
-    ternary = np.array([[1, 0, -1, 1, 1, -1], [1, 1, 1, -1, 1, 1]], F)
-    s(MatMul(), bits, s.const(ternary, "w"), to="y", origin=["fc"])
+    several = np.array([[1, 0.5, -1, 1, 1, -1], [1, 1, 1, -1, 1, 1]], F)
+    s(MatMul(), bits, s.const(several, "w"), to="y", origin=["fc"])
     lowered = run_pipeline(s.done(), GENERIC)
     assert [(r.node, r.origin) for r in lowered.refusals] == [("y", ("fc",))]
-    assert "1 of them with zeros" in lowered.refusals[0].reason
-    assert ops(lowered.graph) == ["Map", "RealDense"]
+    assert "1 of 2 output channels have weights" in lowered.refusals[0].reason
+    assert ops(lowered.graph) == ["Map", "RealConv"]
 
 
 def test_a_graph_that_no_kernel_computes_is_refused() -> None:
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 3, 1))
+    other = s.builder.input("other", TensorType((1, 1, 4), Element.F32))
+    s(ew.Mul(), "x", other, to="y", origin=["gate"])
+    why = "none of its operands has the shape of its result"
+    with pytest.raises(UnsupportedModelError, match=why) as caught:
+        run_pipeline(s.done(), GENERIC)
+    assert caught.value.code == "BNN030"
+
+
+def test_a_gate_of_the_same_shape_is_computed() -> None:
     s = Sketch(3, stage=Stage.FLOAT)
     a = s(MatMul(), "x", s.const(np.ones((3, 3)), "w"))
     s(ew.Mul(), a, "x", to="y", origin=["gate"])
-    with pytest.raises(UnsupportedModelError, match="two activations meet in it") as caught:
-        run_pipeline(s.done(), GENERIC)
-    assert caught.value.code == "BNN030"
+    graph = s.done()
+    lowered = run_pipeline(graph, GENERIC)
+    check_packed(lowered, hostile_samples(graph, 0))
+
+
+@pytest.mark.parametrize(("pixels", "rows"), [(8, 4), (512, 1)])
+def test_large_graphs_are_run_whole_on_one_row(
+    pixels: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+
+    def counted(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
+        batches.append(len(feeds["x"]))
+        return interpret.run(graph, feeds)
+
+    monkeypatch.setattr("bnncc.pipeline.interpret", counted)
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 2, pixels, pixels))
+    s(ew.Relu(), "x", to="y")
+    run_pipeline(s.done(), GENERIC)
+    assert batches == [rows, rows]
 
 
 def test_several_inputs_and_outputs() -> None:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bnncc.certificate import LayerCertificate, SignOfZero
+from bnncc.certificate import Assumption, LayerCertificate
 from bnncc.ir.graph import Graph
 from bnncc.ir.types import Stage
 from bnncc.targets import Target
@@ -29,7 +29,7 @@ class Exactness(enum.Enum):
 
     BITWISE = "bitwise"
     VALUE = "value"
-    """The same numbers; a zero may change its sign."""
+    """The same numbers; a zero may change its sign, and what was no number may become one."""
     REDUCTION_ORDER = "reduction order"
     """Equal but for the order in which a float32 sum is taken, within the rigorous bound on it."""
     ASSUMPTION = "assumption"
@@ -60,7 +60,7 @@ class Outcome:
     graph: Graph
     refusals: tuple[Refusal, ...] = ()
     certificates: tuple[LayerCertificate, ...] = ()
-    assumptions: tuple[SignOfZero, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True)

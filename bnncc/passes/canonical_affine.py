@@ -15,7 +15,15 @@ from __future__ import annotations
 import numpy as np
 
 from bnncc.ir.graph import Graph, Node, Rewrite
-from bnncc.ir.ops.elementwise import Add, BatchNormalization, Cast, Dequantize, Mul, Sub
+from bnncc.ir.ops.elementwise import (
+    Add,
+    BatchNormalization,
+    Cast,
+    Dequantize,
+    Mul,
+    Sub,
+    over_channels,
+)
 from bnncc.ir.types import Element, Stage
 from bnncc.passes.base import Context, Outcome, Pass
 
@@ -28,14 +36,13 @@ def _batch_norm(rewrite: Rewrite, node: Node, op: BatchNormalization) -> list[No
     x, *names = node.inputs
     scale, shift = op.scale_and_shift(*(rewrite.graph.constants[name] for name in names))
     rank = len(rewrite.type_of(x).shape)
-    over_channels = (-1,) + (1,) * (rank - 2)
     nodes: list[Node] = []
     if not (scale == 1).all():
-        s = rewrite.constant(f"{node.output}.scale", scale.reshape(over_channels), Element.F32)
+        s = rewrite.constant(f"{node.output}.scale", over_channels(scale, rank), Element.F32)
         scaled = rewrite.fresh(f"{node.output}.scaled")
         nodes.append(rewrite.node(Mul(), (x, s), scaled, node.origin))
         x = scaled
-    t = rewrite.constant(f"{node.output}.shift", shift.reshape(over_channels), Element.F32)
+    t = rewrite.constant(f"{node.output}.shift", over_channels(shift, rank), Element.F32)
     return [*nodes, rewrite.node(Add(), (x, t), node.output, node.origin)]
 
 
@@ -53,7 +60,8 @@ def _dequantize(rewrite: Rewrite, node: Node) -> list[Node]:
     if (single == 1).all():
         return [rewrite.node(Cast(Element.F32), (n,), node.output, node.origin)]
     cast = rewrite.node(Cast(Element.F32), (n,), rewrite.fresh(f"{node.output}.real"), node.origin)
-    alpha = rewrite.constant(f"{node.output}.alpha", single, Element.F32)
+    factor = over_channels(single, len(rewrite.type_of(n).shape))
+    alpha = rewrite.constant(f"{node.output}.alpha", factor, Element.F32)
     return [cast, rewrite.node(Mul(), (cast.output, alpha), node.output, node.origin)]
 
 

@@ -1,10 +1,10 @@
 """Flip the filters of channels whose level falls, so that kernels know one comparison.
 
-Before: `%n = BinaryDense(%x, %W); %y = Step(%n, t, [+1, -1])`
-After:  `%m = BinaryDense(%x, %W'); %y = Step(%m, t', [-1, +1])` with W' = -W in those channels.
-Exact: the sum of -w x is exactly -n, for integers and for float32 in any fixed order, because
-rounding to nearest is symmetric. n >= t fails iff -n > -t, that is, iff -n >= t' with t' the next
-value above -t. Source: Umuroglu et al. 2017 (FINN), section 4.2.2.
+Before: `%n = BinaryConv(%x, %W); %y = Step(%n, t, [+1, -1])`
+After:  `%m = BinaryConv(%x, %W'); %y = Step(%m, t', [-1, +1])` with W' = -W in those channels.
+Exact: the sum of -w x is exactly -n, whatever x pads with, for integers and for float32 in any
+fixed order, because rounding to nearest is symmetric. n >= t fails iff -n > -t, that is, iff
+-n >= t' with t' the next value above -t. Source: Umuroglu et al. 2017 (FINN), section 4.2.2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Step
-from bnncc.ir.ops.linear import BinaryDense
+from bnncc.ir.ops.linear import BinaryConv
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Outcome, Pass
 from bnncc.passes.levels import never
@@ -47,25 +47,28 @@ def _reversed_levels(thresholds: Array, levels: Array) -> Array:
 def _apply(graph: Graph, _: Context) -> Outcome:
     rewrite = Rewrite(graph)
     for node in graph.nodes:
-        dense = graph.producers.get(node.inputs[0])
-        if not isinstance(node.op, Step) or dense is None or not isinstance(dense.op, BinaryDense):
+        layer = graph.producers.get(node.inputs[0])
+        if not isinstance(node.op, Step) or layer is None or not isinstance(layer.op, BinaryConv):
             continue
         levels = graph.constants[node.inputs[2]]
         falling = _falling(levels)
-        alone = graph.consumers[dense.output] == (node,) and dense.output not in graph.outputs
+        alone = graph.consumers[layer.output] == (node,) and layer.output not in graph.outputs
         if falling.any() and alone:
-            _flip(rewrite, dense, node, np.broadcast_to(falling, (levels.shape[0],)))
+            _flip(rewrite, layer, node, np.broadcast_to(falling, (levels.shape[0],)))
     return Outcome(rewrite.finish())
 
 
-def _flip(rewrite: Rewrite, dense: Node, step: Node, falling: Array) -> None:
+def _flip(rewrite: Rewrite, layer: Node, step: Node, falling: Array) -> None:
     graph = rewrite.graph
     thresholds, levels = (graph.constants[name] for name in step.inputs[1:])
-    weights = graph.constants[dense.inputs[1]]
+    weights = graph.constants[layer.inputs[1]]
     sign = np.where(falling, np.int8(-1), np.int8(1))
     rows = falling[:, np.newaxis]
     flipped = {
-        dense.inputs[1]: (weights * sign[:, np.newaxis], Element.BIPOLAR),
+        layer.inputs[1]: (
+            weights * sign.reshape(-1, *(1,) * (weights.ndim - 1)),
+            graph.types[layer.inputs[1]].element,
+        ),
         step.inputs[1]: (
             np.where(rows, _negated(thresholds), thresholds),
             graph.types[step.inputs[1]].element,
@@ -80,9 +83,9 @@ def _flip(rewrite: Rewrite, dense: Node, step: Node, falling: Array) -> None:
         for name, (array, element) in flipped.items()
     )
     # The accumulator changes its meaning with its sign, so it gets a name of its own.
-    accumulator = rewrite.fresh(f"{dense.output}.flipped")
+    accumulator = rewrite.fresh(f"{layer.output}.flipped")
     rewrite.replace(
-        dense, [rewrite.node(dense.op, (dense.inputs[0], w), accumulator, dense.origin)]
+        layer, [rewrite.node(layer.op, (layer.inputs[0], w), accumulator, layer.origin)]
     )
     rewrite.replace(step, [rewrite.node(step.op, (accumulator, t, v), step.output, step.origin)])
 

@@ -11,7 +11,11 @@ which rounds differently from the model, never happens. Where the domain is real
 enumerate, every operation of the chain must be monotone; then bisection over representable values
 ends at the same thresholds. Each fold leaves a `LayerCertificate`.
 
-Refuses: real chains that are not monotone, and those in which several activations meet.
+The accumulator is the farthest single tensor that the Step is a function of. Where several
+activations meet on the way, as layer and shortcut do, that is the tensor they meet in, and where a
+real chain is not monotone it is the last tensor below what is not: as much folds as can be proven.
+
+Refuses: Steps over reals whose own levels both rise and fall.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import numpy as np
 from bnncc.certificate import Domain, LayerCertificate
 from bnncc.ir.analysis.direction import UNKNOWN, directions
 from bnncc.ir.analysis.rounding import bias_slack
-from bnncc.ir.expression import Chain, root_of, trace
+from bnncc.ir.expression import Chain, chains_to
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Cast, Step
 from bnncc.ir.types import Array, Element, Interval, Stage
@@ -50,20 +54,33 @@ def _apply(graph: Graph, _: Context) -> Outcome:
     for node in graph.nodes:
         if not isinstance(node.op, Step):
             continue
-        root = root_of(graph, node.inputs[0])
-        chain = trace(graph, node.output, root) if root else None
-        if root is None or chain is None:
-            refusals.append(Refusal(node.name, node.origin, "several activations meet before it"))
-            continue
-        certificate = _certify(graph, node, chain, _domain(rewrite, root))
+        certificate = _certified(rewrite, node)
         if certificate is None:
             reason = "its chain over real values is not monotone in every channel"
             refusals.append(Refusal(node.name, node.origin, reason))
             continue
         certificates.append(certificate)
-        if any(n is not node and n.op != Cast(Element.I32) for n in chain.nodes):
+        if _over_codes(graph, node.inputs[0]) != certificate.root:
             rewrite.replace(node, _folded(rewrite, node, certificate))
     return Outcome(rewrite.finish(), tuple(refusals), tuple(certificates))
+
+
+def _certified(rewrite: Rewrite, node: Node) -> LayerCertificate | None:
+    """Return the proof over the farthest root from which thresholds can be found, if any."""
+    graph = rewrite.graph
+    for chain in chains_to(graph, node.output):
+        if graph.types[chain.root].element is Element.BOOL:
+            continue  # a truth value has no threshold; what it follows from is farther or nearer
+        certificate = _certify(graph, node, chain, _domain(rewrite, chain.root))
+        if certificate is not None:
+            return certificate
+    return None
+
+
+def _over_codes(graph: Graph, name: str) -> str:
+    """Return the codes of which a tensor is the Cast that a folded Step reads, else the tensor."""
+    node = graph.producers.get(name)
+    return node.inputs[0] if node and node.op == Cast(Element.I32) else name
 
 
 def _domain(rewrite: Rewrite, root: str) -> Integers | Floats:

@@ -1,129 +1,91 @@
 """Lower to kernels: fuse every layer with what follows it, choose a kernel, pack its weights.
 
-Before: `%n = BinaryDense(%x, %W); %y = Step(%n, t, v)`
-After:  `%y = XnorDense(%x, packed weights, limits)`, with %x and %y in PackedChannels
+Before: `%n = BinaryConv(%x, %W); %y = Step(%n, t, v)`
+After:  `%y = XnorConv(%x, packed weights, limits)`, with %x and %y in PackedChannels
 
-Before: `%n = BinaryDense(%x, %W); %v = Dequantize(%n, ...); %y = Add(%v, b)`
-After:  `%y = XnorDense(%x, packed weights, K)` with the expression {Dequantize; Add} as epilogue
+Before: `%n = BinaryConv(%x, %W); %v = Dequantize(%n, ...); %r = Add(%v, %s); %y = Step(%r)`
+After:  `%r, %y = XnorConv(%x, packed weights, K, %s)`, the expression {Dequantize; Add} being its
+        epilogue, %s the shortcut that it adds; %r is stored as numbers, %y as bits, in one pass
 
-and so on for sums over reals (SignSum), real weights (RealDense) and chains that follow no layer
-(Map). A tensor is stored if a layer or the interface reads it; everything else lives in registers.
-Exact: an epilogue is the chain's own operations; n >= t iff the mismatches are
+and so on for sums over reals (SignSum), real weights (RealConv), pools, and chains that follow no
+layer (Map). A tensor is stored if another kernel or the interface reads it; everything else lives
+in registers. Images are kept with channels last; where the interface has them otherwise, a Move
+changes that. Exact: an epilogue is the chain's own operations; n >= t iff the mismatches are
 <= floor((base - t) / factor); a Step with several thresholds is the parity of comparisons.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from bnncc.errors import Diagnostic, UnsupportedModelError, printable
-from bnncc.ir.expression import Chain, Expression, root_of, trace
+from bnncc.ir.expression import Expression, Operand, Source, Term, per_channel
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Elementwise
-from bnncc.ir.ops.kernels import Epilogue, Map, PackPlanes, RealDense, SignSum, XnorDense
-from bnncc.ir.ops.linear import BinaryDense, MatMul
-from bnncc.ir.storage import pack_bits, plane_count, to_planes
-from bnncc.ir.types import Array, Element, Stage, TensorType
+from bnncc.ir.ops.kernels import (
+    Epilogue,
+    Map,
+    Move,
+    PackPlanes,
+    Pool,
+    PoolBits,
+    RealConv,
+    SignSum,
+    Store,
+    XnorConv,
+)
+from bnncc.ir.ops.linear import BinaryConv, Conv
+from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.shape import Movement, Reshape
+from bnncc.ir.storage import encode, pack_bits, plane_count
+from bnncc.ir.types import (
+    DENSE,
+    Array,
+    Element,
+    Layout,
+    PackedChannels,
+    Stage,
+    TensorType,
+    real_layout,
+)
 from bnncc.passes.base import Context, Outcome, Pass
-from bnncc.passes.levels import never, simplified
+from bnncc.passes.fusion import Group, ends_in_bits, fused_groups, is_bits
+from bnncc.passes.packing import (
+    accumulator_base,
+    mismatch_limits,
+    narrowest,
+    packed_taps,
+    plane_thresholds,
+    skips_taps,
+    tap_major,
+    tiled,
+    zero_weights,
+)
 from bnncc.targets import Target, select
 
-__all__ = ["LOWER_KERNELS", "plane_thresholds"]
+__all__ = ["LOWER_KERNELS"]
 
 _WORDS = {8: Element.WORD8, 32: Element.WORD32, 64: Element.WORD64}
-_LINEAR = (BinaryDense, MatMul)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """A stored tensor and how it comes about: a layer (or none), then an elementwise chain.
-
-    Attributes:
-        output: the stored tensor.
-        layer: the linear node, or None for a chain on a stored tensor.
-        chain: from the layer's result or the stored tensor to the output; None if empty.
-    """
-
-    output: str
-    layer: Node | None
-    chain: Chain | None
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes that the group computes."""
-        layer = (self.layer,) if self.layer else ()
-        return (*layer, *(self.chain.nodes if self.chain else ()))
-
-    @property
-    def origin(self) -> tuple[str, ...]:
-        """The source model's nodes."""
-        return tuple(dict.fromkeys(name for node in self.nodes for name in node.origin))
 
 
 def _apply(graph: Graph, context: Context) -> Outcome:
-    groups = {group.output: group for group in _groups(graph)}
+    groups = {group.position: group for group in fused_groups(graph)}
     lowering = _Lowering(Rewrite(graph), context.target)
-    for node in graph.nodes:
-        group = groups.get(node.output)
-        if group:
-            lowering.rewrite.replace(node, lowering.lower(group))
-        elif isinstance(node.op, (*_LINEAR, Elementwise)):
+    for i, node in enumerate(graph.nodes):
+        if i in groups:
+            lowering.rewrite.replace(node, lowering.kernel(groups[i]))
+        elif isinstance(node.op, (Elementwise, Conv, BinaryConv)):
             lowering.rewrite.replace(node, ())
+        elif isinstance(node.op, (Movement, MaxPool)):
+            lowering.rewrite.replace(node, lowering.moved(node))
+        elif isinstance(node.op, ReduceMean):
+            lowering.rewrite.replace(node, lowering.dropped(node, node.op))
+    if lowering.problems:
+        raise UnsupportedModelError.of(lowering.problems)
     return Outcome(lowering.rewrite.finish())
-
-
-def _groups(graph: Graph) -> list[_Group]:
-    """Return one group for each tensor that is stored and that a layer or chain computes.
-
-    Raises:
-        UnsupportedModelError: BNN030, for all chains that no kernel computes.
-    """
-    stored = set(graph.outputs)
-    for node in graph.nodes:
-        if not isinstance(node.op, Elementwise):
-            stored.update(graph.variables(node))
-    chains: dict[str, Chain] = {}
-    problems: list[Diagnostic] = []
-    for node in graph.nodes:
-        if node.output in stored and isinstance(node.op, Elementwise):
-            chain = _chain_to(graph, node.output)
-            if isinstance(chain, Chain):
-                chains[node.output] = chain
-            else:
-                problems.append(_no_kernel(node, chain))
-    if problems:
-        raise UnsupportedModelError.of(problems)
-    readers = Counter(chain.root for chain in chains.values())
-    layers = {n.output for n in graph.nodes if isinstance(n.op, _LINEAR)}
-    alone = {r for r, count in readers.items() if count == 1 and r in layers - stored}
-    groups: list[_Group] = []
-    for node in graph.nodes:
-        if node.output in chains:
-            chain = chains[node.output]
-            layer = graph.producers[chain.root] if chain.root in alone else None
-            groups.append(_Group(node.output, layer, chain))
-        elif isinstance(node.op, _LINEAR) and node.output not in alone:
-            groups.append(_Group(node.output, node, None))
-    return groups
-
-
-def _chain_to(graph: Graph, output: str) -> Chain | str:
-    """Return the chain that computes a tensor, or why there is none."""
-    root = root_of(graph, output)
-    if root is None:
-        return "two activations meet in it"
-    return trace(graph, output, root) or "its constants vary within a channel"
-
-
-def _no_kernel(node: Node, why: str) -> Diagnostic:
-    where = ", ".join(printable(name) for name in node.origin)
-    what = f"no kernel computes {node.op.name} here"
-    help_ = "`bnncc compile --dump-dir DIR` writes the graph around it, pass by pass"
-    return Diagnostic("BNN030", what, where, why, help_)
 
 
 class _Lowering:
@@ -131,171 +93,409 @@ class _Lowering:
 
     def __init__(self, rewrite: Rewrite, target: Target) -> None:
         self.rewrite = rewrite
+        self.graph = rewrite.graph
         self.target = target
-        self._planes: dict[str, str] = {}
+        self.problems: list[Diagnostic] = []
+        self._held: dict[tuple[str, Layout], str] = {}
+        self._new: list[Node] = []
 
-    def lower(self, group: _Group) -> list[Node]:
-        """Return the nodes that compute the group's output."""
-        if group.layer is None:
-            assert group.chain is not None  # a group has a layer or a chain
-            epilogue, operands = self._epilogue(group)
-            inputs = (group.chain.root, *operands)
-            return [self.rewrite.node(Map(epilogue), inputs, group.output, group.origin)]
-        match group.layer.op:
-            case MatMul():
-                return [self._real(group, group.layer)]
-            case _:
-                x = self.rewrite.graph.types[group.layer.inputs[0]]
-                if x.element is Element.F32:
-                    return [self._sign_sum(group, group.layer)]
-                return self._xnor(group, group.layer, x)
+    # --- Where tensors are held --------------------------------------------------------------
 
-    def _epilogue(self, group: _Group) -> tuple[Epilogue, tuple[str, ...]]:
-        """Return the group's epilogue and the names of its operands."""
-        kind = self.rewrite.graph.types[group.output]
-        if group.chain is None:
-            return Epilogue(Expression(()), 0, kind.element), ()
-        if kind.element not in (Element.BIPOLAR, Element.TERNARY):
-            expression = group.chain.expression
-            return Epilogue(expression, len(group.chain.names), kind.element), self._parameters(
-                group.chain
-            )
-        before, step = group.chain.before_last()
-        thresholds = plane_thresholds(step[0], step[1], kind.element, kind.shape[-1])
-        held = Element.F32 if thresholds.dtype == np.float32 else Element.I32
-        name = self.rewrite.constant(f"{group.output}.decisions", thresholds, held)
-        epilogue = Epilogue(
-            before.expression,
-            len(before.names),
-            kind.element,
-            thresholds.shape[-1],
-            self.target.word_bits,
-        )
-        return epilogue, (*self._parameters(before), name)
+    def _layout(self, name: str) -> Layout:
+        """Return the layout in which kernels hold a tensor of the graph."""
+        kind = self.graph.types[name]
+        if is_bits(kind.element):
+            return PackedChannels(self.target.word_bits, plane_count(kind.element))
+        return real_layout(kind.shape)
 
-    def _parameters(self, chain: Chain) -> tuple[str, ...]:
-        """Return constants that hold the chain's parameters in their per-channel shapes."""
-        graph = self.rewrite.graph
-        names = []
-        for name, value in zip(chain.names, chain.parameters, strict=True):
-            if graph.types[name].shape == value.shape:
-                names.append(name)
-            else:
-                kind = TensorType(value.shape, graph.types[name].element)
-                names.append(self.rewrite.constant(f"{name}.row", value, kind))
-        return tuple(names)
+    def _target_name(self, name: str) -> str:
+        """Return the name for a stored result; it is new if the caller gets another layout."""
+        layout = self._layout(name)
+        if name not in self.graph.outputs or layout == DENSE:
+            self._held[name, layout] = name
+            return name
+        return self._held.setdefault((name, layout), self.rewrite.fresh(f"{name}.channels_last"))
 
-    def _real(self, group: _Group, layer: Node) -> Node:
-        weights = self.rewrite.graph.constants[layer.inputs[1]]
-        kernel = select("real_dense", len(weights), self.target).kernel
-        epilogue, operands = self._epilogue(group)
-        tiles = _tiled(weights, kernel.nr).transpose(0, 2, 1)
-        name = self.rewrite.constant(f"{layer.inputs[1]}.tiles", tiles, Element.F32)
-        op = RealDense(epilogue, kernel.symbol, len(weights), kernel.nr)
-        inputs = (layer.inputs[0], name, *operands)
-        return self.rewrite.node(op, inputs, group.output, group.origin)
+    def _held_in(self, name: str, layout: Layout, origin: tuple[str, ...]) -> str:
+        """Return the tensor that holds `name` in a layout, moving it there if none does."""
+        if (name, layout) not in self._held:
+            self._held[name, layout] = self._converted(name, layout, origin)
+        return self._held[name, layout]
 
-    def _sign_sum(self, group: _Group, layer: Node) -> Node:
-        weights = self.rewrite.graph.constants[layer.inputs[1]]
-        kernel = select("sign_sum", len(weights), self.target).kernel
-        epilogue, operands = self._epilogue(group)
-        lanes = _tiled(weights > 0, kernel.nr).transpose(0, 2, 1)
-        words = pack_bits(lanes, kernel.nr)[..., 0]
-        name = self.rewrite.constant(f"{layer.inputs[1]}.packed", words, _WORDS[kernel.nr])
-        op = SignSum(epilogue, kernel.symbol, len(weights), kernel.nr)
-        inputs = (layer.inputs[0], name, *operands)
-        return self.rewrite.node(op, inputs, group.output, group.origin)
+    def _converted(self, name: str, layout: Layout, origin: tuple[str, ...]) -> str:
+        kind = self.graph.types[name]
+        if name in self.graph.constants:
+            to = TensorType(kind.shape, kind.element, layout)
+            if layout == DENSE:
+                return name
+            value = encode(self.graph.constants[name], to)
+            return self.rewrite.constant(f"{name}.channels_last", value, to)
+        own = self._layout(name)
+        source = self._held.get((name, own), name)
+        given = self.rewrite.type_of(source)
+        if given.layout == layout:
+            return source
+        if given.element is Element.U8 and isinstance(layout, PackedChannels) and layout.planes:
+            return self._planes(name, layout, origin)
+        return self._append(Move(None, (given,), layout), (source,), f"{name}.{layout}", origin)
 
-    def _xnor(self, group: _Group, layer: Node, x: TensorType) -> list[Node]:
-        weights = self.rewrite.graph.constants[layer.inputs[1]]
-        kernel = select("xnor_dense", len(weights), self.target).kernel
-        nodes, source = self._packed(layer.inputs[0], x, group.origin)
-        rows = _tiled(pack_bits(weights > 0, kernel.word_bits), kernel.nr)
-        tiles = rows.transpose(0, 2, 1)
-        name = self.rewrite.constant(f"{layer.inputs[1]}.packed", tiles, _WORDS[kernel.word_bits])
-        epilogue, operands = self._epilogue(group)
-        base = _base(weights, x.element)
-        direct = bool(epilogue.thresholds) and not epilogue.expression.terms
-        if direct:
-            limits = _limits(self.rewrite.value(operands[-1]), base, x)
-            extra = [self.rewrite.constant(f"{group.output}.limits", limits, _narrowest(limits))]
+    def _planes(self, name: str, layout: PackedChannels, origin: tuple[str, ...]) -> str:
+        """Return the bitplanes of uint8 codes."""
+        numbers = self._held_in(name, real_layout(self.graph.types[name].shape), origin)
+        op = PackPlanes(layout.word_bits)
+        packed = self._append(op, (numbers,), f"{name}.planes", origin)
+        if layout.groups == 1:
+            return packed
+        kind = self.rewrite.type_of(packed)
+        return self._append(Move(None, (kind,), layout), (packed,), f"{name}.grouped", origin)
+
+    def _append(
+        self,
+        op: Move | PackPlanes | Pool,
+        inputs: tuple[str, ...],
+        hint: str,
+        origin: tuple[str, ...],
+    ) -> str:
+        node = self.rewrite.node(op, inputs, self.rewrite.fresh(hint), origin)
+        self._new.append(node)
+        return node.output
+
+    def _interface(self, name: str, origin: tuple[str, ...]) -> None:
+        """Append what gives the caller a result in C order, if a kernel stored it otherwise."""
+        held = self._held[name, self._layout(name)]
+        if held != name:
+            kind = self.rewrite.type_of(held)
+            node = self.rewrite.node(Move(None, (kind,), DENSE), (held,), name, origin)
+            self._new.append(node)
+
+    def _taken(self) -> list[Node]:
+        new, self._new = self._new, []
+        return new
+
+    # --- Kernels -----------------------------------------------------------------------------
+
+    def moved(self, node: Node) -> list[Node]:
+        """Return the nodes for one that moves elements or pools bits."""
+        x = node.inputs[0]
+        layout = self._layout(node.output)
+        if isinstance(node.op, MaxPool) and is_bits(self.graph.types[x].element):
+            self._append_pool(node, node.op)
+        elif isinstance(node.op, MaxPool):
+            return [node]
         else:
-            extra = [self.rewrite.constant(f"{group.output}.base", base, Element.I32), *operands]
-        op = XnorDense(epilogue, kernel.symbol, len(weights), kernel.nr, direct)
-        inputs = (source, name, *extra)
-        return [*nodes, self.rewrite.node(op, inputs, group.output, group.origin)]
+            assert isinstance(node.op, Movement)  # _apply asked
+            names = tuple(self._held_in(n, self._layout(n), node.origin) for n in node.inputs)
+            kinds = tuple(map(self.rewrite.type_of, names))
+            target = self._target_name(node.output)
+            op = Move(node.op, kinds, layout)
+            self._new.append(self.rewrite.node(op, names, target, node.origin))
+        if node.output in self.graph.outputs:
+            self._interface(node.output, node.origin)
+        return self._taken()
 
-    def _packed(self, x: str, kind: TensorType, origin: Sequence[str]) -> tuple[list[Node], str]:
-        """Return the tensor that holds x in bitplanes, and the node that packs it if it is new."""
-        if kind.element is not Element.U8:
-            return [], x
-        if x in self._planes:
-            return [], self._planes[x]
-        name = self._planes[x] = self.rewrite.fresh(f"{x}.planes")
-        return [self.rewrite.node(PackPlanes(self.target.word_bits), (x,), name, origin)], name
+    def dropped(self, node: Node, op: ReduceMean) -> list[Node]:
+        """Return the nodes for a mean that drops the channels' axis: one that keeps it, moved."""
+        store = Store(Operand(Source.VARIABLE, 0), Element.F32)
+        pool = Pool(Epilogue(Expression(()), 0, 0, (store,)), replace(op, keepdims=True))
+        x = self._numbers(node.inputs[0], node.origin)
+        kept = self._append(pool, (x,), f"{node.output}.kept", node.origin)
+        kind = self.graph.types[node.output]
+        move = Move(Reshape(kind.shape), (self.rewrite.type_of(kept),), self._layout(node.output))
+        target = self._target_name(node.output)
+        self._new.append(self.rewrite.node(move, (kept,), target, node.origin))
+        if node.output in self.graph.outputs:
+            self._interface(node.output, node.origin)
+        return self._taken()
+
+    def _append_pool(self, node: Node, op: MaxPool) -> None:
+        x, *direction = node.inputs
+        layout = self._layout(x)
+        assert isinstance(layout, PackedChannels)  # the caller asked
+        inputs = [self._held_in(x, layout, node.origin)]
+        if direction:
+            falls = self.graph.constants[direction[0]] < 0
+            words = pack_bits(falls, layout.word_bits)
+            element = _WORDS[layout.word_bits]
+            inputs.append(self.rewrite.constant(f"{node.output}.falling", words, element))
+        target = self._target_name(node.output)
+        self._new.append(self.rewrite.node(PoolBits(op.window), inputs, target, node.origin))
+
+    def kernel(self, group: Group) -> list[Node]:
+        """Return the nodes that compute a group's results."""
+        try:
+            self._append_kernel(group, _Fusing(self, group))
+        except _NoKernelError as problem:
+            self.problems.append(problem.diagnostic)
+            return []
+        for name in group.stored:
+            if name in self.graph.outputs:
+                self._interface(name, group.origin)
+        return self._taken()
+
+    def _append_kernel(self, group: Group, fusing: _Fusing) -> None:
+        anchor = group.anchor
+        if anchor is None:
+            self._append_fused(group, Map(fusing.epilogue()), [fusing.first], fusing)
+            return
+        match anchor.op:
+            case Conv():
+                self._real(group, anchor, anchor.op, fusing)
+            case BinaryConv():
+                if self.graph.types[anchor.inputs[0]].element is Element.F32:
+                    self._sign_sum(group, anchor, anchor.op, fusing)
+                else:
+                    self._xnor(group, anchor, anchor.op, fusing)
+            case MaxPool() | AveragePool() | ReduceMean() as op:
+                x = self._numbers(anchor.inputs[0], group.origin)
+                self._append_fused(group, Pool(fusing.epilogue(), op), [x], fusing)
+
+    def _numbers(self, name: str, origin: tuple[str, ...]) -> str:
+        return self._held_in(name, real_layout(self.graph.types[name].shape), origin)
+
+    def _append_fused(
+        self,
+        group: Group,
+        op: Map | Pool | XnorConv | SignSum | RealConv,
+        own: list[str],
+        fusing: _Fusing,
+    ) -> None:
+        outputs = [self._target_name(name) for name in group.stored]
+        inputs = [*own, *fusing.operands()]
+        self._new.append(self.rewrite.results(op, inputs, outputs, group.origin))
+
+    def _real(self, group: Group, anchor: Node, conv: Conv, fusing: _Fusing) -> None:
+        weights = self.graph.constants[anchor.inputs[1]]
+        channels, depth = weights.shape[:2]
+        kernel = select("real_sum", channels // conv.groups, self.target).kernel
+        rows = tap_major(weights).reshape(channels, -1)
+        tiles = np.ascontiguousarray(tiled(rows, kernel.nr, conv.groups).transpose(0, 2, 1))
+        name = self.rewrite.constant(f"{anchor.inputs[1]}.tiles", tiles, Element.F32)
+        op = RealConv(
+            fusing.epilogue(), kernel.symbol, channels, kernel.nr, depth, conv.window, conv.groups
+        )
+        x = self._numbers(anchor.inputs[0], group.origin)
+        self._append_fused(group, op, [x, name], fusing)
+
+    def _sign_sum(self, group: Group, anchor: Node, conv: BinaryConv, fusing: _Fusing) -> None:
+        weights = self.graph.constants[anchor.inputs[1]]
+        channels, depth = weights.shape[:2]
+        kernel = select("sign_sum", channels // conv.groups, self.target).kernel
+        rows = tap_major(weights).reshape(channels, -1) > 0
+        lanes = tiled(rows, kernel.nr, conv.groups).transpose(0, 2, 1)
+        words = pack_bits(lanes, kernel.nr)[..., 0]
+        name = self.rewrite.constant(f"{anchor.inputs[1]}.packed", words, _WORDS[kernel.nr])
+        op = SignSum(
+            fusing.epilogue(), kernel.symbol, channels, kernel.nr, depth, conv.window, conv.groups
+        )
+        x = self._numbers(anchor.inputs[0], group.origin)
+        self._append_fused(group, op, [x, name], fusing)
+
+    def _xnor(self, group: Group, anchor: Node, conv: BinaryConv, fusing: _Fusing) -> None:
+        weights = self.graph.constants[anchor.inputs[1]]
+        x = self.graph.types[anchor.inputs[0]]
+        channels, depth = weights.shape[:2]
+        kernel = select("xnor", channels // conv.groups, self.target).kernel
+        source = self._held_in(
+            anchor.inputs[0], self._packed_layout(x.element, conv.groups, depth), group.origin
+        )
+        rows = tiled(packed_taps(weights, kernel.word_bits), kernel.nr, conv.groups)
+        tiles = np.ascontiguousarray(rows.transpose(0, 2, 1))
+        words = _WORDS[kernel.word_bits]
+        name = self.rewrite.constant(f"{anchor.inputs[1]}.packed", tiles, words)
+        epilogue = fusing.epilogue()
+        zeros = zero_weights(weights)
+        skip = skips_taps(conv, x)
+        base = accumulator_base(_signs(weights), x.element)
+        direct = not skip and not len(zeros) and _is_direct(epilogue)
+        own = [source, name]
+        if direct:
+            fusing.to_limits(base, x, depth * conv.window.taps)
+        elif not skip:
+            own.append(self.rewrite.constant(f"{anchor.output}.base", base, Element.I32))
+        if len(zeros):
+            own.append(self.rewrite.constant(f"{anchor.output}.zeros", zeros, Element.I32))
+        op = XnorConv(
+            epilogue,
+            kernel.symbol,
+            channels,
+            kernel.nr,
+            depth,
+            conv.window,
+            conv.groups,
+            direct,
+            skip,
+            conv.pad,
+            bool(len(zeros)),
+        )
+        self._append_fused(group, op, own, fusing)
+
+    def _packed_layout(self, element: Element, groups: int, depth: int) -> PackedChannels:
+        """Return the layout that a layer reads: groups start on words of their own."""
+        bits = self.target.word_bits
+        return PackedChannels(bits, plane_count(element), groups if depth % bits else 1)
 
 
-def _tiled(rows: Array, nr: int) -> Array:
-    """Return rows [O, ...] as [ceil(O / nr), nr, ...], padded with zeros."""
-    missing = -len(rows) % nr
-    padded = np.pad(rows, ((0, missing), *((0, 0),) * (rows.ndim - 1)))
-    return padded.reshape(-1, nr, *rows.shape[1:])
+def _signs(weights: Array) -> Array:
+    """Return weights as packed, where 0 counts as +1."""
+    return np.where(weights >= 0, np.int8(1), np.int8(-1))
 
 
-def _base(weights: Array, element: Element) -> Array:
-    """Return the accumulator of each channel at zero mismatches, int32 [O] (see XnorDense)."""
-    k = weights.shape[1]
-    if element is Element.U8:
-        return np.asarray(255 * (k + weights.sum(axis=1, dtype=np.int64)) // 2, np.int32)
-    return np.full(len(weights), k, np.int32)
+def _is_direct(epilogue: Epilogue) -> bool:
+    """Whether nothing but comparisons of the accumulator is wanted."""
+    return (
+        len(epilogue.stores) == 1
+        and bool(epilogue.stores[0].thresholds)
+        and not (epilogue.expression.terms)
+    )
 
 
-def _limits(thresholds: Array, base: Array, x: TensorType) -> Array:
-    """Return limits [P, O, T] so that n >= threshold iff weighted mismatches <= limit."""
-    factor = 2 if x.element is Element.BIPOLAR else 1
-    planes = plane_count(x.element)
-    most = x.shape[-1] * (255 if x.element is Element.U8 else planes)
-    exact = (base[:, np.newaxis] - thresholds.astype(np.int64)) // factor
-    return np.asarray(np.clip(exact, -1, most))
+class _NoKernelError(Exception):
+    """A node that no kernel computes; the diagnostic is complete."""
+
+    def __init__(self, node: Node, why: str) -> None:
+        super().__init__(why)
+        self.diagnostic = Diagnostic(
+            "BNN030",
+            f"no kernel computes {node.op.name} here",
+            ", ".join(printable(name) for name in node.origin),
+            why,
+            "`bnncc compile --dump-dir DIR` writes the graph around it, pass by pass",
+        )
 
 
-def _narrowest(limits: Array) -> Element:
-    return Element.I16 if limits.max(initial=0) <= np.iinfo(np.int16).max else Element.I32
+class _Fusing:
+    """One group's epilogue in the making: its expression, and the operands that it reads."""
 
+    def __init__(self, lowering: _Lowering, group: Group) -> None:
+        self._lowering = lowering
+        self._group = group
+        self._graph = lowering.graph
+        self._terms: list[Term] = []
+        self._values: dict[str, Operand] = {}
+        self._variables: list[str] = []
+        self._parameters: list[str] = []
+        self._thresholds: list[str] = []
+        self._stores: list[Store] = []
+        self._epilogue: Epilogue | None = None
+        self.first = ""
+        if group.anchor:
+            self._values[group.anchor.output] = Operand(Source.VARIABLE, 0)
+        else:
+            self._start()
 
-def plane_thresholds(thresholds: Array, levels: Array, element: Element, channels: int) -> Array:
-    """Return [planes, channels, T]: plane p's bit is the parity of value >= thresholds[p, c, j].
+    def _start(self) -> None:
+        """Choose the stored tensor that a group without an anchor starts from."""
+        first = self._group.nodes[0]
+        shape = self._group.shape
+        types = self._graph.types
+        whole = [n for n in self._graph.variables(first) if types[n].shape == shape]
+        if not whole:
+            raise _NoKernelError(first, "none of its operands has the shape of its result")
+        self._values[whole[0]] = Operand(Source.VARIABLE, 0)
+        self.first = self._lowering._numbers(whole[0], self._group.origin)
 
-    Args:
-        thresholds: a Step's, [channels or 1, S].
-        levels: [channels or 1, S + 1], in {-1, +1} or {-1, 0, +1}.
-        element: BIPOLAR or TERNARY, which says what the planes are.
-        channels: how many channels the result has.
-    """
-    bits = to_planes(levels.T, element).transpose(1, 2, 0)
-    planes = [_as_parity(*simplified(thresholds, plane)) for plane in bits]
-    most = max(1, *(plane.shape[1] for plane in planes))
-    filled = [
-        np.pad(plane, ((0, 0), (0, most - plane.shape[1])), constant_values=never(thresholds))
-        for plane in planes
-    ]
-    shape = (len(planes), channels, most)
-    return np.ascontiguousarray(np.broadcast_to(np.stack(filled), shape))
+    def epilogue(self) -> Epilogue:
+        """Return the epilogue; the operands are complete then."""
+        if self._epilogue is None:
+            for node in self._group.nodes:
+                if not ends_in_bits(self._graph, node):
+                    self._term(node)
+            for name in self._group.stored:
+                self._store(name)
+            self._epilogue = Epilogue(
+                Expression(tuple(self._terms)),
+                len(self._variables),
+                len(self._parameters),
+                tuple(self._stores),
+            )
+        return self._epilogue
 
+    def operands(self) -> list[str]:
+        """Return the names of the epilogue's operands."""
+        return [*self._variables, *self._parameters, *self._thresholds]
 
-def _as_parity(thresholds: Array, bits: Array) -> Array:
-    """Return thresholds of which an odd number is passed exactly where the bit is 1.
+    def to_limits(self, base: Array, x: TensorType, k: int) -> None:
+        """Make the thresholds limits on mismatches, see `XnorConv.direct`."""
+        rewrite = self._lowering.rewrite
+        limits = mismatch_limits(rewrite.value(self._thresholds[0]), base, x, k)
+        hint = f"{self._group.stored[0]}.limits"
+        self._thresholds[0] = rewrite.constant(hint, limits, narrowest(limits))
 
-    Bits alternate at every used threshold; a channel that starts at 1 gets one always passed.
-    """
-    starts_set = bits[:, :1]
-    if not starts_set.any():
-        return thresholds
-    always = -np.inf if thresholds.dtype == np.float32 else np.iinfo(thresholds.dtype).min
-    first = np.where(starts_set, always, never(thresholds)).astype(thresholds.dtype)
-    widened = np.sort(np.concatenate([first, thresholds], axis=1), axis=1)
-    used = int((widened != never(thresholds)).sum(axis=1).max(initial=0))
-    return widened[:, :used]
+    def _term(self, node: Node) -> None:
+        assert isinstance(node.op, Elementwise)  # a group has no others
+        operands = tuple(
+            self._operand(node, node.op, i, name) for i, name in enumerate(node.inputs)
+        )
+        self._values[node.output] = Operand(Source.TERM, len(self._terms))
+        self._terms.append(Term(node.op, operands))
+
+    def _operand(self, node: Node, op: Elementwise, index: int, name: str) -> Operand:
+        if name in self._values:
+            return self._values[name]
+        if name in self._graph.constants:
+            value = self._channel_constant(op, index, name)
+            if value is not None:
+                return self._parameter(name, value)
+        elif self._graph.types[name].element is Element.BOOL:
+            raise _NoKernelError(node, "a truth value of another layer's results meets it")
+        self._variables.append(self._other(node, name))
+        self._values[name] = Operand(Source.VARIABLE, len(self._variables))
+        return self._values[name]
+
+    def _other(self, node: Node, name: str) -> str:
+        """Return the stored form of a tensor of a value each, one a pixel, or one a channel."""
+        shape = self._group.shape
+        if name in self._graph.constants:
+            return self._spread(name)
+        given = self._graph.types[name].shape
+        if len(given) != len(shape) or given[2:] not in (shape[2:], (1,) * len(shape[2:])):
+            sizes = "x".join(map(str, given))
+            raise _NoKernelError(node, f"an operand of shape {sizes} varies along some axes only")
+        return self._lowering._numbers(name, self._group.origin)
+
+    def _spread(self, name: str) -> str:
+        """Return a constant that varies within a channel with a value for every pixel."""
+        shape = self._group.shape
+        value = self._graph.constants[name]
+        value = value.reshape(*(1,) * (len(shape) - value.ndim), *value.shape)
+        spread = np.broadcast_to(value, (*value.shape[:2], *shape[2:]))
+        element = self._graph.types[name].element
+        kind = TensorType(spread.shape, element, real_layout(spread.shape))
+        return self._lowering.rewrite.constant(f"{name}.image", encode(spread, kind), kind)
+
+    def _channel_constant(self, op: Elementwise, index: int, name: str) -> Array | None:
+        constant = self._graph.constants[name]
+        shape = self._group.shape
+        if index not in op.channel_operands:
+            return per_channel(constant, shape)
+        return constant if constant.ndim == 2 else per_channel(constant, shape[:2])
+
+    def _parameter(self, name: str, value: Array) -> Operand:
+        rewrite = self._lowering.rewrite
+        if value.shape != self._graph.types[name].shape:
+            kind = TensorType(value.shape, self._graph.types[name].element)
+            held = rewrite.constant(f"{name}.row", value, kind)
+        else:
+            held = name
+        self._values[name] = Operand(Source.PARAMETER, len(self._parameters))
+        self._parameters.append(held)
+        return self._values[name]
+
+    def _store(self, name: str) -> None:
+        node = self._graph.producers[name]
+        element = self._graph.types[name].element
+        if not ends_in_bits(self._graph, node):
+            self._stores.append(Store(self._values[name], element))
+            return
+        thresholds, levels = (self._graph.constants[n] for n in node.inputs[1:])
+        planes = plane_thresholds(thresholds, levels, element, self._group.shape[1])
+        held = Element.F32 if planes.dtype == np.float32 else Element.I32
+        rewrite = self._lowering.rewrite
+        self._thresholds.append(rewrite.constant(f"{name}.decisions", planes, held))
+        assert isinstance(node.op, Elementwise)  # a Step
+        source = self._operand(node, node.op, 0, node.inputs[0])
+        bits = self._lowering.target.word_bits
+        self._stores.append(Store(source, element, planes.shape[-1], bits))
 
 
 LOWER_KERNELS = Pass("lower_kernels", _apply, requires=Stage.BINARY)

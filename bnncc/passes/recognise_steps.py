@@ -3,32 +3,42 @@
 Before: `%g = GreaterOrEqual(%x, 0); %y = Where(%g, 1, -1)`, or `%y = Sign(%x)`, or any other chain.
 After: `%y = Step(%x, thresholds, levels)`.
 
-No spelling is looked for. A *jump* (Sign, a comparison with a constant, Round, Floor, Ceil) takes
-finitely many values, and so does every elementwise function of such tensors alone, however it is
-spelled. Where all of them jump on the same tensor x, they change only at the jumps' own
-breakpoints, which are known exactly in float32: the chain is run once between each two of them,
+No spelling is looked for. A *jump* (Sign, a comparison with a constant, Round, Floor, Ceil or
+x / |x|) takes finitely many values, and so does every elementwise function of such tensors alone,
+however it is spelled. Where all of them jump on the same tensor x, they change only at the jumps'
+own breakpoints, which are known exactly in float32: the chain is run once between each two of them,
 and the levels read off. Exact for every x that is not NaN, but that a level of -0 becomes +0.
 
+Nor does (s - e) + e, what a straight-through estimator leaves behind, take other values than s: see
+`residues`. Where that is proven for |x| below a limit only, the limit is an assumption, unless it
+is beyond 2^60. x / |x| at 0, no number in the model, becomes +1 or what --sign-zero asks for: an
+assumption too.
+
 Refuses: more than 16 levels, Round of an operand without bounds, constants that vary within a
-channel.
+channel, residues that are not proven to vanish for |x| < 2^20.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from bnncc.certificate import Assumption, Bounded, SignOfZero
 from bnncc.ir.expression import Chain, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Array, Element, Stage
-from bnncc.passes.base import Context, Exactness, Outcome, Pass, Refusal
+from bnncc.passes.base import Context, Exactness, Outcome, Pass, Refusal, SignZero
 from bnncc.passes.levels import simplified
+from bnncc.passes.residues import exact_below
 
 __all__ = ["RECOGNISE_STEPS"]
 
 _MOST_LEVELS = 16
+_SMALLEST_LIMIT = 2.0**20
+_NO_ACTIVATION = 2.0**60  # near the square root of the largest float32
 _ROUNDING_OPS = (ew.Round, ew.Floor, ew.Ceil)
 _COMPARISONS = (ew.Greater, ew.GreaterOrEqual, ew.Less, ew.LessOrEqual, ew.Equal)
 
@@ -39,46 +49,147 @@ class _Levelled:
 
     root: str
     jumps: tuple[Node, ...]
+    bounded: tuple[Bounded, ...] = ()
 
 
-def _apply(graph: Graph, _: Context) -> Outcome:
-    rewrite = Rewrite(graph)
-    refusals: list[Refusal] = []
-    found = _levelled(graph)
+def _apply(graph: Graph, context: Context) -> Outcome:
+    recogniser = _Recogniser(Rewrite(graph), context.sign_zero)
+    found = recogniser.levelled()
     for node in graph.nodes:
         if node.output in found and _is_end(graph, node, found):
-            refusal = _replace(rewrite, node, found[node.output])
-            if refusal:
-                refusals.append(refusal)
-    return Outcome(rewrite.finish(), tuple(refusals))
+            recogniser.replace(node, found[node.output])
+    return Outcome(
+        recogniser.rewrite.finish(),
+        tuple(recogniser.refusals),
+        assumptions=tuple(dict.fromkeys(recogniser.assumptions)),
+    )
 
 
-def _levelled(graph: Graph) -> dict[str, _Levelled]:
-    """Return every tensor that takes finitely many values, in one walk down the graph."""
-    found: dict[str, _Levelled] = {}
-    for node in graph.nodes:
-        if not isinstance(node.op, ew.Elementwise) or isinstance(node.op, ew.Step):
-            continue
-        variables = graph.variables(node)
-        if not variables:
-            continue
-        known = [found[name] for name in variables if name in found]
-        if len(known) == len(variables) and len({k.root for k in known}) == 1:
-            jumps = tuple(dict.fromkeys(jump for k in known for jump in k.jumps))
-            found[node.output] = _Levelled(known[0].root, jumps)
-        elif len(variables) == 1 and _is_jump(graph, node):
-            found[node.output] = _Levelled(variables[0], (node,))
-    return found
+@dataclass(frozen=True)
+class _Recogniser:
+    """One application of the pass, and what it has to say."""
+
+    rewrite: Rewrite
+    sign_zero: SignZero
+    refusals: list[Refusal] = field(default_factory=list)
+    assumptions: list[Assumption] = field(default_factory=list)
+
+    def refuse(self, node: Node, reason: str) -> None:
+        self.refusals.append(Refusal(node.name, node.origin, reason))
+
+    def levelled(self) -> dict[str, _Levelled]:
+        """Return every tensor that takes finitely many values, in one walk down the graph."""
+        graph = self.rewrite.graph
+        found: dict[str, _Levelled] = {}
+        for node in graph.nodes:
+            if not isinstance(node.op, ew.Elementwise) or isinstance(node.op, ew.Step):
+                continue
+            variables = graph.variables(node)
+            known = [found[name] for name in variables if name in found]
+            root = _jumps_on(graph, node)
+            quantised = _without_residue(graph, node, found)
+            if known and len(known) == len(variables) and len({k.root for k in known}) == 1:
+                jumps = dict.fromkeys(jump for k in known for jump in k.jumps)
+                bounded = dict.fromkeys(b for k in known for b in k.bounded)
+                found[node.output] = _Levelled(known[0].root, tuple(jumps), tuple(bounded))
+            elif root is not None:
+                if isinstance(node.op, ew.Div) and self.sign_zero is SignZero.EXACT:
+                    self.refuse(node, "x / |x| is no number at 0, and --sign-zero is exact")
+                else:
+                    found[node.output] = _Levelled(root, (node,))
+            elif quantised is not None:
+                self._residue(node, *quantised, found)
+        return found
+
+    def _residue(self, node: Node, s: str, e: str, found: dict[str, _Levelled]) -> None:
+        """Take (s - e) + e for s where that is proven."""
+        graph = self.rewrite.graph
+        root = found[s].root
+        chain = trace(graph, s, root)
+        estimator = trace(graph, e, root)
+        if chain is None or (estimator is None and e != root):
+            return
+        thresholds = _thresholds(graph, found[s].jumps)
+        jumps = [n for n in (estimator.nodes if estimator else ()) if _jumps_on(graph, n) == root]
+        limit = exact_below(
+            thresholds,
+            _levels(chain, thresholds, _any_value(graph, root)),
+            estimator,
+            _thresholds(graph, jumps),
+            _bounds(graph, root),
+        )
+        if limit < _SMALLEST_LIMIT:
+            self.refuse(node, f"subtracting and adding {e} may not leave its levels as they are")
+            return
+        bounded = found[s].bounded
+        if limit < _NO_ACTIVATION:
+            bounded = (*bounded, Bounded(root, limit, node.output))
+        found[node.output] = _Levelled(root, found[s].jumps, bounded)
+
+    def replace(self, node: Node, levelled: _Levelled) -> None:
+        """Put a Step in the place of the node that ends a chain."""
+        graph = self.rewrite.graph
+        chain = trace(graph, node.output, levelled.root)
+        if chain is None:
+            self.refuse(node, "its constants vary within a channel")
+            return
+        thresholds = _thresholds(graph, levelled.jumps)
+        levels = _levels(chain, thresholds, _any_value(graph, levelled.root))
+        sign = -1 if self.sign_zero is SignZero.MINUS else 1
+        undefined = np.isnan(levels)
+        quotients = [jump for jump in levelled.jumps if isinstance(jump.op, ew.Div)]
+        if undefined.any() and not quotients:
+            self.refuse(node, "some of its levels are no numbers")
+            return
+        levels = np.where(undefined, np.roll(levels, -sign, axis=1), levels)
+        thresholds, levels = simplified(thresholds[np.newaxis], levels)
+        if thresholds.shape[1] >= _MOST_LEVELS:
+            self.refuse(
+                node, f"it takes {thresholds.shape[1] + 1} levels, more than {_MOST_LEVELS}"
+            )
+            return
+        self.assumptions.extend(levelled.bounded)
+        self.assumptions.extend(SignOfZero(q.output, sign, undefined=True) for q in quotients)
+        origin = [name for n in chain.nodes for name in n.origin]
+        t = self.rewrite.constant(f"{node.output}.thresholds", thresholds, Element.F32)
+        v = self.rewrite.constant(f"{node.output}.levels", levels, Element.F32)
+        step = self.rewrite.node(ew.Step(Element.F32), (levelled.root, t, v), node.output, origin)
+        self.rewrite.replace(node, [step])
+
+
+def _jumps_on(graph: Graph, node: Node) -> str | None:
+    """Return the tensor of which the node takes the sign, compares it or rounds it, if it does."""
+    variables = graph.variables(node)
+    if not variables or graph.types[variables[0]].element is not Element.F32:
+        return None
+    if isinstance(node.op, ew.Div):
+        magnitude = graph.producers.get(node.inputs[1])
+        is_sign = magnitude and magnitude.op == ew.Abs() and magnitude.inputs == node.inputs[:1]
+        return node.inputs[0] if is_sign else None
+    if len(variables) > 1 or not _is_jump(graph, node):
+        return None
+    return variables[0]
 
 
 def _is_jump(graph: Graph, node: Node) -> bool:
-    if graph.types[graph.variables(node)[0]].element is not Element.F32:
-        return False
     if isinstance(node.op, _ROUNDING_OPS):
         return _bounds(graph, node.inputs[0]) is not None
     if isinstance(node.op, _COMPARISONS):
         return any(map(graph.is_constant, node.inputs))
     return isinstance(node.op, ew.Sign)
+
+
+def _without_residue(
+    graph: Graph, node: Node, found: Mapping[str, _Levelled]
+) -> tuple[str, str] | None:
+    """Return (s, e) if the node is (s - e) + e with s levelled."""
+    if node.op != ew.Add():
+        return None
+    for difference, e in (node.inputs, node.inputs[::-1]):
+        made = graph.producers.get(difference)
+        if made and made.op == ew.Sub() and made.inputs[1] == e and made.inputs[0] in found:
+            return made.inputs[0], e
+    return None
 
 
 def _bounds(graph: Graph, name: str) -> tuple[float, float] | None:
@@ -105,30 +216,16 @@ def _is_end(graph: Graph, node: Node, found: dict[str, _Levelled]) -> bool:
     return node.output in graph.outputs or len(same_chain) < len(readers)
 
 
-def _replace(rewrite: Rewrite, node: Node, levelled: _Levelled) -> Refusal | None:
-    graph = rewrite.graph
-    chain = trace(graph, node.output, levelled.root)
-    if chain is None:
-        return Refusal(node.name, node.origin, "its constants vary within a channel")
-    thresholds = np.unique(np.concatenate([_breakpoints(graph, j) for j in levelled.jumps]))
-    thresholds, levels = simplified(
-        thresholds[np.newaxis], _levels(chain, thresholds, _any_value(graph, levelled.root))
-    )
-    if thresholds.shape[1] >= _MOST_LEVELS:
-        reason = f"it takes {thresholds.shape[1] + 1} levels, more than {_MOST_LEVELS}"
-        return Refusal(node.name, node.origin, reason)
-    origin = [name for n in chain.nodes for name in n.origin]
-    t = rewrite.constant(f"{node.output}.thresholds", thresholds, Element.F32)
-    v = rewrite.constant(f"{node.output}.levels", levels, Element.F32)
-    step = rewrite.node(ew.Step(Element.F32), (levelled.root, t, v), node.output, origin)
-    rewrite.replace(node, [step])
-    return None
+def _thresholds(graph: Graph, jumps: Iterable[Node]) -> Array:
+    """Return, ascending, every float at which one of the jumps differs from the float below."""
+    none = np.zeros(0, np.float32)
+    return np.unique(np.concatenate([none, *(_breakpoints(graph, jump) for jump in jumps)]))
 
 
 def _breakpoints(graph: Graph, jump: Node) -> Array:
     """Return the float32 values at which a jump's result changes: it differs from x just below."""
     match jump.op:
-        case ew.Sign():
+        case ew.Sign() | ew.Div():
             return np.array([0, _above(0)], np.float32)
         case ew.Round() | ew.Floor() | ew.Ceil():
             return _integer_breakpoints(graph, jump)

@@ -22,6 +22,7 @@ from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.types import Element, Stage
 from bnncc.passes.base import Context, Exactness, Outcome, Pass, SignZero
 from bnncc.passes.levels import simplified
+from bnncc.passes.transplant import source_name
 
 __all__ = ["RESOLVE_SIGN_ZERO"]
 
@@ -38,8 +39,7 @@ def _is_sign(graph: Graph, node: Node) -> bool:
 
 
 def _over_accumulator(graph: Graph, node: Node) -> bool:
-    root = root_of(graph, node.inputs[0])
-    return root is not None and graph.types[root].element in (Element.I32, Element.U8)
+    return graph.types[root_of(graph, node.inputs[0])].element in (Element.I32, Element.U8)
 
 
 def _sign(graph: Graph, node: Node, wanted: SignZero) -> int | None:
@@ -91,7 +91,8 @@ def _apply(graph: Graph, context: Context) -> Outcome:
         for other in following:
             rewrite.replace(other, [_resolved(rewrite, other, sign, Element.F32)])
         same = [other for other in following if other.origin == node.origin]
-        assumptions.append(SignOfZero((same or [node])[0].output, sign))
+        # Where the Step was moved over a pool, the model has its sign behind that: as good.
+        assumptions.append(SignOfZero(source_name((same or [node])[0].output), sign))
     return Outcome(rewrite.finish(), assumptions=tuple(assumptions))
 
 

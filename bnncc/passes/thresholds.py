@@ -208,17 +208,21 @@ def scrutinised(
             edges = domain.at(np.clip([low[c] + 1, high[c] - 1], 0, domain.size - 1))
             ranges.append(Undecided(c, edges[0].item(), edges[1].item()))
     if isinstance(domain, Integers):
-        ranges += _everywhere(chain, domain, np.nonzero(direction == UNKNOWN)[0])
+        ranges += _everywhere(chain, domain, direction == UNKNOWN)
     return smallest if np.isfinite(smallest) else None, tuple(dict.fromkeys(ranges))
 
 
-def _everywhere(chain: Chain, domain: Integers, channels: Array) -> Iterator[Undecided]:
-    """Yield each undecided accumulator of some channels, from a look at all."""
-    values = domain.at(np.arange(domain.size))
-    for c in channels.tolist():
-        one = chain.of(slice(c, c + 1))
-        decided = _decided(one, values[:, np.newaxis])
-        yield from (Undecided(c, n, n) for n in values[~decided].tolist())
+def _everywhere(chain: Chain, domain: Integers, of: Array) -> Iterator[Undecided]:
+    """Yield each undecided accumulator of the channels `of`, bool [C], from a look at all."""
+    values = domain.at(np.arange(domain.size))[:, np.newaxis]
+    for part in _channel_slices(chain, domain.size):
+        if of[part].any():
+            some = chain.of(part)
+            x = np.broadcast_to(values, (domain.size, some.channels))
+            open_ = ~_decided(some, x) & of[part]
+            for c, i in zip(*(found.tolist() for found in np.nonzero(open_.T)), strict=True):
+                n = values[i, 0].item()
+                yield Undecided(part.start + c, n, n)
 
 
 def _starts(found: Found, domain: Integers | Floats) -> Array:
@@ -254,7 +258,7 @@ def _walk(
     while True:
         inside = (index >= 0) & (index < domain.size)
         at = np.clip(index, 0, domain.size - 1)
-        open_ = inside & ~_decided(chain, domain.at(at), slack)
+        open_ = inside & ~_decided(chain, domain.at(at)[np.newaxis], slack)[0]
         if not open_.any():
             return index
         index = np.where(open_, index + stride, index)
@@ -263,20 +267,23 @@ def _walk(
 
 
 def _decided(chain: Chain, x: Array, slack: Array | float = 0.0) -> Array:
-    """Return whether every float32 order gives the same level at accumulators x.
+    """Return whether every float32 order gives the same level at accumulators x, bool [M, C].
 
     Args:
         chain: of C channels.
-        x: [C], one value a channel, or for C = 1 any number of them [M, 1].
+        x: [M, C].
         slack: how far x itself could be off, [C].
     """
-    rows = x.reshape(-1, chain.channels)
-    value, bound = (found.reshape(-1) for found in spread(chain, rows, slack))
+    value, bound = spread(chain, x, slack)
     thresholds, levels = _final_step(chain)
-    ends = []
     finite = np.where(np.isfinite(bound), bound, 0)
-    for end in (value - finite, value + finite):
-        passed = (end[:, np.newaxis] >= thresholds).sum(axis=1)
-        table = np.broadcast_to(levels, (len(passed), levels.shape[1]))
-        ends.append(np.take_along_axis(table, passed[:, np.newaxis], axis=1)[:, 0])
+    ends = [_level(end, thresholds, levels) for end in (value - finite, value + finite)]
     return np.asarray((ends[0] == ends[1]) & np.isfinite(bound))
+
+
+def _level(value: Array, thresholds: Array, levels: Array) -> Array:
+    """Return the level of values [M, C], by thresholds [C or 1, T] and levels [C or 1, T + 1]."""
+    found = np.broadcast_to(levels[:, 0], value.shape)
+    for threshold, level in zip(thresholds.T, levels.T[1:], strict=True):
+        found = np.where(value >= threshold, level, found)
+    return found

@@ -9,9 +9,11 @@ import numpy as np
 from bnncc.frontends.inputs import InputSpec, declare_inputs
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.linear import MatMul
-from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.ops.linear import Conv, MatMul
+from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shape import Pad, Reshape
 from bnncc.ir.types import Array, Element, Stage
+from bnncc.ir.window import Axis, Window
 from tests.ir.sketch import F, Sketch
 
 
@@ -99,6 +101,39 @@ def _plain(seed: int) -> Sketch:
     return s
 
 
+def _images(seed: int) -> Sketch:
+    """Pads, pools on either side of BatchNorm, a shortcut, residues, dense layers on an image."""
+    random = np.random.default_rng(seed)
+
+    def conv(x: str, to: str, *shape: int, window: Window = PADDED) -> str:
+        alpha = random.uniform(0.1, 0.9, (shape[0], 1, 1, 1)).astype(F)
+        w = random.choice(np.array([-1, 1], F), shape) * alpha
+        return s(Conv(window), x, s.const(w, f"w.{to}"), to=to, origin=[to])
+
+    def sign(x: str, to: str) -> str:
+        e = s(ew.Clip(-1, 1), x, origin=[to])
+        difference = s(ew.Sub(), s(ew.Sign(), x, origin=[to]), e, origin=[to])
+        return s(ew.Add(), difference, e, to=to, origin=[to])
+
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 3, 9, 8))
+    around = s(Pad((0, 0, 1, 0), (0, 0, 1, 2), 0.0), "x", origin=["pad"])
+    a = conv(around, "conv1", 6, 3, 3, 3, window=Window((Axis(3), Axis(3))))
+    a = s.batch_norm(a, statistics(random, 6, 9), to="bn1")
+    a = sign(s(MaxPool(POOL), a, origin=["pool1"]), "act1")
+    b = s.batch_norm(conv(a, "conv2", 10, 6, 3, 3), statistics(random, 10, 50), to="bn2")
+    c = s.batch_norm(conv(sign(b, "act2"), "conv3", 10, 10, 3, 3), statistics(random, 10, 90))
+    c = sign(s(ew.Add(), c, b, to="sum", origin=["shortcut"]), "act3")
+    d = s(MaxPool(POOL), conv(c, "conv4", 7, 10, 3, 3), origin=["pool2"])
+    d = s.batch_norm(d, statistics(random, 7, 50), to="bn4")
+    flat = s(Reshape((1, 28)), d, origin=["flatten"])
+    f = s(MatMul(), sign(flat, "act4"), s.const(signs(random, 9, 28), "w5"), to="fc1")
+    f = s.batch_norm(f, statistics(random, 9, 28), to="bn5")
+    s(MatMul(), s(ew.Sign(), f, to="act5"), s.const(signs(random, 5, 9), "w6"), to="y")
+    return s
+
+
+PADDED = Window((Axis(3, before=1, after=1),) * 2)
+POOL = Window((Axis(2, 2), Axis(3, 2, before=1)))
 CAMERA = InputSpec(1 / 127.5, -1.0)
 EXACT_CAMERA = InputSpec(1 / 128, -1.0)
 
@@ -119,4 +154,5 @@ def networks(seed: int = 0) -> dict[str, Graph]:
         "bipolarised codes": declare_inputs(bipolarised, {"x": CAMERA}),
         "everything": _everything(seed + 4).done("y", "z"),
         "plain": _plain(seed + 5).done(),
+        "images": _images(seed + 6).done(),
     }

@@ -15,15 +15,17 @@ from bnncc.ir.analysis.rounding import spread
 from bnncc.ir.expression import trace
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.linear import BinaryDense, MatMul
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense, MatMul
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Array, Element
+from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Exactness
 from bnncc.passes.binarise_weights import BINARISE_WEIGHTS, binary_rows
 from bnncc.passes.equivalence import differences
 from tests.ir.oracles import f32
 from tests.ir.orders import fma
 from tests.ir.sketch import F, Sketch, only, ops
+from tests.passes import images
 from tests.passes.applying import GENERIC, apply, same_text
 
 # --- Which matrices are binary --------------------------------------------------------------------
@@ -71,6 +73,51 @@ def test_zeros_are_named() -> None:
     w = np.array([[1, 0, 1], [0.5, 1, -1], [-1, 1, 1], [0, -2, 2]], F)
     expected = "3 of 4 output channels have weights other than +-alpha, 2 of them with zeros"
     assert binary_rows(w).reason == expected
+
+
+def row_with(zeros: int, k: int = 64) -> Array:
+    row = np.full(k, F(0.3))
+    row[1::2] *= -1
+    row[:zeros] = 0
+    return row
+
+
+def test_a_few_zeros_among_alphas() -> None:
+    w = np.stack([row_with(0), row_with(4), -row_with(1), 0 * row_with(0)])
+    rows = binary_rows(w)
+    assert rows.reason == ""
+    assert rows.zeros == (
+        "2 of 4 output channels have weights other than +-alpha, 2 of them with zeros"
+    )
+    assert rows.alpha.tolist() == [F(0.3), F(0.3), F(0.3), 0]
+    assert rows.misfit.tolist() == [0] * 4
+    # Only a channel of zeros alone has signs all the same: its alpha is 0.
+    assert (rows.signs == 0).sum(axis=1).tolist() == [0, 4, 1, 0]
+    assert (rows.signs * rows.alpha[:, np.newaxis] == w).all()
+
+
+@pytest.mark.parametrize(("k", "few"), [(15, False), (16, True), (17, True)])
+def test_at_most_a_sixteenth_of_a_channel_is_zero(k: int, few: bool) -> None:
+    w = np.stack([row_with(1, k), row_with(0, k)])
+    assert (binary_rows(w).reason == "") == few
+
+
+@pytest.mark.parametrize(("count", "few"), [(16, True), (17, False)])
+def test_at_most_64_zeros_in_all(count: int, few: bool) -> None:
+    w = np.stack([row_with(4)] * count)
+    rows = binary_rows(w)
+    assert (rows.reason == "") == few
+    assert rows.zeros if few else rows.reason.endswith("17 of them with zeros")
+
+
+def test_zeros_and_crumbs() -> None:
+    w = np.stack([row_with(2), row_with(0)])
+    w[0, 7] *= F(1 - 2**-21)
+    rows = binary_rows(w)
+    assert rows.reason == ""
+    assert rows.misfit.tolist() == [float(F(0.3)) - float(abs(w[0, 7])), 0]
+    w[0, 7] = 0.2
+    assert binary_rows(w).reason.startswith("1 of 2 output channels")
 
 
 # --- Graphs ---------------------------------------------------------------------------------------
@@ -518,3 +565,175 @@ def test_slack_is_no_wild_overestimate() -> None:
     w = np.full((1, 64), 0.1, F)
     after = apply(BINARISE_WEIGHTS, network(w).done()).graph
     assert 0 < after.constants["y.slack"][0] < 100 * 2**-24 * 6.4
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+GROUPS = {"one group": (1, 5, 4), "two groups": (2, 3, 3), "depthwise": (5, 1, 2)}
+"""name -> (groups, channels in, channels out, of each)"""
+
+
+def image_layer(
+    window: Window, sizes: tuple[int, ...], groups: str, levels: Sequence[float], alpha: Array
+) -> tuple[Sketch, Array]:
+    random = np.random.default_rng(7)
+    count, depth, outs = GROUPS[groups]
+    w = images.scaled(alpha, images.signs(random, (count * outs, depth, *window.kernel)))
+    s = Sketch(shape=(1, count * depth, *sizes))
+    images.conv(s, images.bits_in(s, levels), w, window, count)
+    return s, w
+
+
+@pytest.mark.parametrize("levels", [(-1, 1), (-1, 0, 1)])
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("name", images.WINDOWS)
+def test_convolutions_of_bits(name: str, groups: str, levels: Sequence[float]) -> None:
+    window, sizes = images.WINDOWS[name]
+    alpha = np.array([1, 0.5, 0.1, 0, 1 / 3, 3], F)
+    s, w = image_layer(window, sizes, groups, levels, alpha)
+    before = s.done()
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert ops(after) == ["Step", "BinaryConv", "Dequantize"]
+    count = GROUPS[groups][0]
+    assert only(after, BinaryConv).op == BinaryConv(window, count, 0)
+    sign = after.constants["w.sign"]
+    assert sign.shape == w.shape
+    assert after.types["w.sign"].element is Element.BIPOLAR
+    x = images.images(np.random.default_rng(8), before.types["x"].shape)
+    stored = interpret.run_stored(after, {"x": x})
+    model = interpret.run_stored(before, {"x": x})
+    n = images.summed(model["s"], sign, window, count)
+    np.testing.assert_array_equal(stored["y.acc"], n)
+    column = (-1, *(1,) * len(sizes))
+    factors = np.resize(alpha, len(w)).reshape(column).astype(np.float64)
+    np.testing.assert_array_equal(stored["y"], (n * factors).astype(F))
+    slack = after.constants["y.slack"].reshape(column)
+    apart = np.abs(stored["y"].astype(np.float64) - model["y"])
+    assert (apart <= slack).all()
+    exact = np.isin(np.resize(alpha, len(w)), [1, 0.5, 0, 3]).reshape(column)
+    assert ((slack == 0) == (exact | (w[0].size == 1))).all()
+    assert differences(before, after, Exactness.REDUCTION_ORDER) == []
+
+
+@given(images.convolutions(), st.sampled_from([(-1, 1), (-1, 0, 1)]), st.integers(0, 2**32))
+def test_any_convolution_of_bits(
+    case: tuple[Window, int, tuple[int, ...], tuple[int, ...]], levels: Sequence[float], seed: int
+) -> None:
+    window, groups, shape, weights = case
+    random = np.random.default_rng(seed)
+    w = images.scaled(np.array([0.25, 2]), images.signs(random, weights))
+    s = Sketch(shape=shape)
+    images.conv(s, images.bits_in(s, levels), w, window, groups)
+    before = s.done()
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert ops(after) == ["Step", "BinaryConv", "Dequantize"]
+    x = images.images(random, shape)
+    old, new = (interpret.run(g, {"x": x})["y"] for g in (before, after))
+    np.testing.assert_array_equal(new, old)
+
+
+def test_a_convolution_of_reals() -> None:
+    random = np.random.default_rng(9)
+    window, sizes = images.WINDOWS["3x3 padded"]
+    w = images.scaled(np.array([1, 2, 4]), images.signs(random, (6, 2, 3, 3)))
+    s = Sketch(shape=(1, 6, *sizes))
+    images.conv(s, "x", w, window, 3)
+    images.conv(s, "x", np.sign(w), window, 3, to="z")
+    before = s.done("y", "z")
+    after = apply(BINARISE_WEIGHTS, before).graph
+    assert ops(after) == ["BinaryConv", "Mul", "BinaryConv"]
+    assert after.constants["y.alpha"].shape == (6, 1, 1)
+    x = images.images(random, (1, 6, *sizes))
+    old, new = (interpret.run(g, {"x": x}) for g in (before, after))
+    for name in old:  # alpha is a power of two, and the order of summing that of Conv
+        np.testing.assert_array_equal(new[name], old[name])
+
+
+@pytest.mark.parametrize(("depth", "accepted"), [(7310, True), (7311, False)])
+def test_refuses_images_of_sums_beyond_what_float32_holds(depth: int, accepted: bool) -> None:
+    window, sizes = images.WINDOWS["3x3 padded"]
+    s = Sketch(shape=(1, depth, *sizes))
+    images.conv(s, images.bits_in(s), np.ones((1, depth, 3, 3)), window)
+    outcome = BINARISE_WEIGHTS.apply(s.done(), GENERIC)
+    assert ("BinaryConv" in ops(outcome.graph)) == accepted
+    reason = "its 65799 terms could sum to more than float32 holds exactly (2^24)"
+    assert [r.reason for r in outcome.refusals] == [] if accepted else [reason]
+
+
+def holed(alpha: float) -> Array:
+    """Return weights [3, 8, 3, 3] of +-alpha, with two zeros in one channel."""
+    w = images.signs(np.random.default_rng(10), (3, 8, 3, 3)) * F(alpha)
+    w[1, 3, 0, 2] = w[1, 5, 1, 1] = 0
+    return w
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.1])
+@pytest.mark.parametrize("levels", [(-1, 1), (-1, 0, 1)])
+def test_zero_weights_over_bits(levels: Sequence[float], alpha: float) -> None:
+    window, sizes = images.WINDOWS["3x3 padded"]
+    s = Sketch(shape=(1, 8, *sizes))
+    images.conv(s, images.bits_in(s, levels), holed(alpha), window)
+    before = s.done()
+    outcome = apply(BINARISE_WEIGHTS, before)
+    after = outcome.graph
+    assert outcome.refusals == ()
+    assert ops(after) == ["Step", "BinaryConv", "Dequantize"]
+    assert after.types["w.sign"].element is Element.TERNARY
+    np.testing.assert_array_equal(after.constants["w.sign"], np.sign(holed(alpha)))
+    x = images.images(np.random.default_rng(8), before.types["x"].shape)
+    stored, model = (interpret.run_stored(g, {"x": x}) for g in (after, before))
+    n = images.summed(model["s"], np.sign(holed(alpha)), window, 1)
+    np.testing.assert_array_equal(stored["y.acc"], n)
+    np.testing.assert_array_equal(stored["y"], (n * float(F(alpha))).astype(F))
+    slack = after.constants["y.slack"].reshape(-1, 1, 1)
+    assert (np.abs(stored["y"].astype(np.float64) - model["y"]) <= slack).all()
+    assert (slack == 0).all() == (alpha == 0.5)
+
+
+def test_zero_weights_over_reals_and_codes_are_refused() -> None:
+    reason = "1 of 3 output channels have weights other than +-alpha, 1 of them with zeros"
+    window, sizes = images.WINDOWS["3x3"]
+    for element in (Element.F32, Element.U8):
+        s = Sketch(element=element, shape=(1, 8, *sizes))
+        x = "x" if element is Element.F32 else s(ew.Cast(Element.F32), "x")
+        images.conv(s, x, holed(0.5), window)
+        graph = s.done()
+        outcome = BINARISE_WEIGHTS.apply(graph, GENERIC)
+        assert [(r.node, r.reason) for r in outcome.refusals] == [("y", reason)]
+        assert outcome.graph is graph
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_slack_of_images(bias: bool, zeros: bool) -> None:
+    """No order of summing what the taps hold, nor any place of the bias in it, is further off."""
+    random = np.random.default_rng(12)
+    window = Window((Axis(2, 1, 1, 1, 0), Axis(2, 1, 1, 0, 1)))
+    depth = 4 if zeros else 1
+    w = images.scaled(ALPHA[:, 0], images.signs(random, (8, depth, 2, 2)))
+    if zeros:
+        w[:, 2, 1, 1] = 0
+    b = np.array([0.25, -2, 8, 0.3, 1, 0, 5, 1e-9], F) if bias else None
+    s = Sketch(shape=(1, depth, 2, 2))
+    images.conv(s, images.bits_in(s), w, window, bias=b)
+    graph = s.done()
+    x = random.choice(np.array([-1, 1], F), (3, depth, 2, 2))
+    after = apply(BINARISE_WEIGHTS, graph).graph
+    assert "BinaryConv" in ops(after)
+    layer = only(after, BinaryConv).output
+    chain = trace(after, "y", layer)
+    assert chain is not None
+    n = interpret.run_stored(after, {"x": x})[layer]
+    own, bound = spread(chain, np.moveaxis(n, 1, -1).reshape(-1, 8))
+    taps = images.seen(np.where(x >= 0, F(1), F(-1)), window)
+    rows = np.moveaxis(taps, (1, 2), (-2, -1)).reshape(-1, depth * 4).astype(F)
+    slack = after.constants[only(after, ew.Dequantize).inputs[3]]
+    differs = np.zeros(8, bool)
+    for i, c in np.ndindex(*own.shape):
+        values = every_value(rows[i], w[c].reshape(-1), None if b is None else b[c], random)
+        apart = max(abs(v - own[i, c]) for v in values)
+        assert apart <= bound[i, c]
+        differs[c] |= apart > 0
+    assert not differs[slack == 0].any()
+    # A power of two and a small multiple never round: a bound that is no wild guess is 0 there.
+    assert slack[[0, 1, 2, 6]].tolist() == [0] * 4

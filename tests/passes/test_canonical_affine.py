@@ -218,3 +218,54 @@ def _normalised(gamma: list[float], variance: list[float]) -> Sketch:
     s = Sketch(2)
     s.batch_norm("x", (gamma, [0.5, 0.5], [0.0, 0.0], variance), 0.0, to="y")
     return s
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 2)])
+def test_dequantize_of_images_to_the_bit(sizes: tuple[int, ...]) -> None:
+    shape = (1, 4, *sizes)
+    s = Sketch(element=Element.I32, shape=shape, interval=SMALL)
+    d = [s.const(v, "d", Element.F64) for v in (ALPHAS, [0.0] * 4, [9.0] * 4)]
+    s(ew.Dequantize(), "x", *d, to="y")
+    before = s.done()
+    after = apply(CANONICAL_AFFINE, before).graph
+    assert ops(after) == ["Cast", "Mul"]
+    assert after.constants["y.alpha"].shape == (4, *(1,) * len(sizes))
+    n = RANDOM.integers(-300, 301, (60, *shape[1:])).astype(np.int32)
+    same_values(before, after, x=n)
+    (y,) = outputs(after, x=n)
+    expected = [f32(int(n[i]) * ALPHAS[i[1]]) for i in np.ndindex(*n.shape)]
+    np.testing.assert_array_equal(y.reshape(-1), np.array(expected, F))
+
+
+def test_one_scale_for_all_channels_of_an_image() -> None:
+    s = Sketch(element=Element.I32, shape=(1, 4, 3, 2), interval=SMALL)
+    d = [s.const([v], "d", Element.F64) for v in (ALPHAS[0], 0.0, 9.0)]
+    s(ew.Dequantize(), "x", *d, to="y")
+    before = s.done()
+    after = apply(CANONICAL_AFFINE, before).graph
+    assert ops(after) == ["Cast", "Mul"]
+    same_values(before, after, x=RANDOM.integers(-300, 301, (9, 4, 3, 2)).astype(np.int32))
+
+
+def test_sub_and_unit_factors_of_images() -> None:
+    s = Sketch(shape=(1, 3, 2, 2))
+    column = np.array([0.0, -0.0, 0.1], F).reshape(3, 1, 1)
+    unit = s(ew.Mul(), "x", np.ones((3, 1, 1)))
+    unit = s(ew.Mul(), np.ones((1, 3, 1, 1)), unit)
+    s(ew.Sub(), unit, s.const(column, "bias"), to="y")
+    before = s.done()
+    after = apply(CANONICAL_AFFINE, before).graph
+    assert ops(after) == ["Add"]
+    assert after.constants["bias.negated"].shape == (3, 1, 1)
+    x = np.resize(HARD, (20, 3, 2, 2))
+    same_values(before, after, x=x)
+
+
+def test_a_factor_of_1_that_makes_an_image_stays() -> None:
+    s = Sketch(shape=(1, 3, 1, 1))
+    s(ew.Neg(), s(ew.Mul(), "x", np.ones((3, 2, 2))), to="y")
+    graph = s.done()
+    assert CANONICAL_AFFINE.apply(graph, GENERIC).graph is graph

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from bnncc.ir import interpret
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.linear import BinaryDense
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense
 from bnncc.ir.types import Array, Element
+from bnncc.ir.window import Axis, Window
 from bnncc.passes.eliminate_dead import ELIMINATE_DEAD
 from bnncc.passes.flip_falling import FLIP_FALLING
 from bnncc.passes.fold_thresholds import FOLD_THRESHOLDS
@@ -155,6 +156,57 @@ def test_one_row_for_all_channels() -> None:
     after = apply(FLIP_FALLING, before).graph
     assert step_tables(after, "y")[0].tolist() == [[0]]
     x = np.array(np.meshgrid([-1, 0, 1], [-1, 0, 1], [-1, 0, 1])).reshape(3, -1).T.astype(np.int8)
+    same_values(before, after, x=x)
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+PADDED = Window((Axis(3, 2, 1, 1, 0), Axis(2, 1, 2, 0, 2)))
+
+
+@pytest.mark.parametrize("pad", [-1, 0, 1])
+@pytest.mark.parametrize("element", [Element.BIPOLAR, Element.TERNARY, Element.U8, Element.F32])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_convolutions(zeros: bool, element: Element, pad: int) -> None:
+    if element in (Element.F32, Element.U8):
+        pad = abs(pad) * 200 if element is Element.U8 else 0
+    random = np.random.default_rng(3)
+    weights = random.choice(np.array([-1, 1], np.int8), (6, 3, 3, 2))
+    kind = Element.BIPOLAR
+    if zeros:
+        weights[:2, 1, 1, 1], kind = 0, Element.TERNARY
+    s = Sketch(element=element, shape=(1, 6, 5, 4))
+    s(BinaryConv(PADDED, 2, pad), "x", s.const(weights, "w", kind), to="n")
+    held = Element.F32 if element is Element.F32 else Element.I32
+    t = s.const([[0], [1], [-2], [3], [0], [0]], "t", held)
+    s(ew.Step(Element.BIPOLAR), "n", t, [[1, -1], [-1, 1]] * 3, to="y")
+    before = s.done()
+    after = apply(FLIP_FALLING, before).graph
+    assert ops(after) == ["BinaryConv", "Step"]
+    assert after.nodes[0].op == BinaryConv(PADDED, 2, pad)
+    assert after.types["w.flipped"].element is kind
+    sign = np.array([-1, 1] * 3, np.int8).reshape(-1, 1, 1, 1)
+    np.testing.assert_array_equal(after.constants["w.flipped"], weights * sign)
+    assert step_tables(after, "y")[1].tolist() == [[-1, 1]] * 6
+    shape = (40, 6, 5, 4)
+    x = random.standard_normal(shape).astype(F)
+    if element is not Element.F32:
+        choice = np.arange(256) if element is Element.U8 else np.array([-1, 0, 1])
+        choice = choice[choice != 0] if element is Element.BIPOLAR else choice
+        x = random.choice(choice, shape).astype(element.dtype)
+    same_values(before, after, x=x)
+
+
+def test_one_row_for_all_channels_of_an_image() -> None:
+    weights = np.array([[[1, -1]], [[1, 1]]], np.int8)
+    s = Sketch(element=Element.BIPOLAR, shape=(1, 1, 5))
+    w = s.const(weights, "w", Element.BIPOLAR)
+    s(BinaryConv(Window((Axis(2, 1, 1, 1, 0),))), "x", w, to="n")
+    s(ew.Step(Element.BIPOLAR), "n", s.const([[1]], "t", Element.I32), [[1, -1]], to="y")
+    before = s.done()
+    after = apply(FLIP_FALLING, before).graph
+    np.testing.assert_array_equal(after.constants["w.flipped"], -weights)
+    x = (np.array(list(np.ndindex(*[2] * 5))) * 2 - 1).astype(np.int8)[:, np.newaxis]
     same_values(before, after, x=x)
 
 

@@ -16,8 +16,9 @@ from bnncc.certificate import LayerCertificate
 from bnncc.ir.expression import Source
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.linear import BinaryDense
-from bnncc.ir.types import Array, Element, Interval
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense
+from bnncc.ir.types import Array, Element, Interval, TensorType
+from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Outcome
 from bnncc.passes.eliminate_dead import ELIMINATE_DEAD
 from bnncc.passes.fold_thresholds import FOLD_THRESHOLDS
@@ -35,11 +36,17 @@ from tests.passes.applying import (
     step_tables,
 )
 from tests.passes.epilogues import (
+    ALPHAS,
     AT_LEAST_0,
+    BETA,
+    GAMMA,
     HOSTILE,
+    MEAN,
     SIGN,
     TIES,
+    VARIANCE,
     Layer,
+    Link,
     absolute,
     add,
     bn,
@@ -199,27 +206,107 @@ def test_channels_stay_constant_where_floats_overflow() -> None:
     assert [row[0] for row in levels[2:4].tolist()] == [layer.level(0.0, 2), layer.level(0.0, 3)]
 
 
-def test_refuses_reals_that_are_not_monotone() -> None:
-    for links in ([prelu((-0.5,) * 8)], [absolute()]):
-        layer = Layer(Element.F32, 3, links, ([[0.5]], [[-1, 1]]))
-        graph = layer.graph()
-        outcome = FOLD_THRESHOLDS.apply(graph, GENERIC)
-        assert outcome.graph is graph
-        (refusal,) = outcome.refusals
-        assert refusal.reason == "its chain over real values is not monotone in every channel"
-        assert (refusal.node, refusal.origin) == ("y", ("the y",))
-        assert outcome.certificates == ()
+@pytest.mark.parametrize("link", [prelu((-0.5,) * 8), absolute()], ids=["prelu", "abs"])
+def test_what_is_not_monotone_over_reals_becomes_the_root(link: Link) -> None:
+    layer = Layer(Element.F32, 3, [link], ([[0.5]], [[-1, 1]]))
+    graph = layer.graph()
+    outcome = FOLD_THRESHOLDS.apply(graph, GENERIC)
+    assert outcome.graph is graph
+    assert outcome.refusals == ()
+    (certificate,) = outcome.certificates
+    assert certificate.root == graph.producers["y"].inputs[0]
+    assert certificate.chain == "{t0 = Step(bipolar)(x0, p0, p1)}"
+    assert certificate.domain.element == "f32"
+    np.testing.assert_array_equal(certificate.thresholds, [[0.5]] * 8)
 
 
-def test_refuses_two_activations() -> None:
-    layer = Layer(Element.BIPOLAR, 3, [])
+def test_what_follows_something_that_is_not_monotone_folds() -> None:
+    layer = Layer(Element.F32, 3, [mul(GAMMA), absolute(), HOSTILE], SIGN, Element.TERNARY)
+    before = layer.graph()
+    graph, certificate, _ = folded(before)
+    assert ops(graph) == ["BinaryDense", "Mul", "Abs", "Step"]
+    assert graph.producers[certificate.root].op == ew.Abs()
+    random = np.random.default_rng(3)
+    same_values(before, graph, x=(random.standard_normal((500, 3)) * 4).astype(F))
+
+
+def test_refuses_reals_whose_own_levels_rise_and_fall() -> None:
+    layer = Layer(Element.F32, 3, [HOSTILE], ([[-0.5, 0.5]], [[-1, 1, -1]]))
+    graph = layer.graph()
+    outcome = FOLD_THRESHOLDS.apply(graph, GENERIC)
+    assert outcome.graph is graph
+    (refusal,) = outcome.refusals
+    assert refusal.reason == "its chain over real values is not monotone in every channel"
+    assert (refusal.node, refusal.origin) == ("y", ("the y",))
+    assert outcome.certificates == ()
+
+
+def test_two_activations_meet_in_the_root() -> None:
+    # A shortcut: the sum of two layers, each rounded on its own, is what the thresholds are on.
+    layer = Layer(Element.BIPOLAR, 7, [HOSTILE])
     sketch = layer.sketch()
     other = sketch(BinaryDense(), "x", "w", to="other")
-    doubles = [sketch.const([1.0] * 8, "d", Element.F64) for _ in range(3)]
-    total = sketch(ew.Add(), "v", sketch(ew.Dequantize(), other, *doubles))
-    sketch(ew.Step(Element.BIPOLAR), total, *AT_LEAST_0, to="z")
-    outcome = apply(FOLD_THRESHOLDS, sketch.done("z"))
-    assert [r.reason for r in outcome.refusals] == ["several activations meet before it"]
+    doubles = [sketch.const(row, "d", Element.F64) for row in (ALPHAS, [0.0] * 8, [0.0] * 8)]
+    total = sketch(ew.Add(), "v", sketch(ew.Dequantize(), other, *doubles), to="r")
+    normal = sketch.batch_norm(total, (GAMMA, [0.5] * 8, MEAN, VARIANCE))
+    sketch(ew.Step(Element.BIPOLAR), sketch(ew.Clip(-1, 1), normal), *AT_LEAST_0, to="z")
+    before = sketch.done("z", "r")
+    outcome = apply(FOLD_THRESHOLDS, before)
+    (certificate,) = [c for c in outcome.certificates if c.layer == "z"]
+    assert certificate.root == "r"
+    assert certificate.domain.kind == "bisected"
+    after = apply(ELIMINATE_DEAD, outcome.graph).graph
+    assert after.producers["z"].inputs[0] == "r"
+    assert "Clip" not in ops(after)
+    same_values(before, after, x=every_operand(Element.BIPOLAR, 7))
+
+
+def test_kappa_leaves_a_threshold_on_the_product() -> None:
+    # XNOR-Net: sign(bn(kappa * (alpha * n) + bias)), kappa another activation.
+    s = Sketch(7, Element.BIPOLAR)
+    random = np.random.default_rng(5)
+    w = random.choice(np.array([-1, 1], np.int8), (8, 7))
+    s(BinaryDense(), "x", s.const(w, "w", Element.BIPOLAR), to="n")
+    doubles = [s.const(row, "d", Element.F64) for row in (ALPHAS, [0.0] * 8, [0.0] * 8)]
+    alpha_n = s(ew.Dequantize(), "n", *doubles)
+    kappa = s.builder.input("kappa", TensorType((1, 1), Element.F32))
+    scaled = s(ew.Mul(), alpha_n, kappa, to="kn")
+    biased = s(ew.Add(), scaled, [0.1] * 8)
+    s(ew.Step(Element.TERNARY), s.batch_norm(biased, (GAMMA, BETA, MEAN, VARIANCE)), *SIGN, to="y")
+    before = s.done("y")
+    graph, certificate, outcome = folded(before)
+    assert outcome.refusals == ()
+    assert certificate.root == "kn"
+    assert ops(graph) == ["BinaryDense", "Dequantize", "Mul", "Step"]
+    x = every_operand(Element.BIPOLAR, 7)
+    for value in (0.0, 1e-4, 0.37, 1.0, 812.5):
+        same_values(before, graph, x=x, kappa=np.full((len(x), 1), value, F))
+
+
+def image_layer(layer: Layer, element: Element) -> Graph:
+    """The layer's epilogue on [1, 8, 2, 3], over sums of a 3 x 3 window with zero padding."""
+    window = Window((Axis(3, before=1, after=1),) * 2)
+    s = Sketch(shape=(1, 5, 2, 3), element=element)
+    w = np.random.default_rng(2).choice(np.array([-1, 1], np.int8), (8, 5, 3, 3))
+    last = s(BinaryConv(window), "x", s.const(w, "w", Element.BIPOLAR), to="n")
+    doubles = [s.const(row, "d", Element.F64) for row in (ALPHAS, layer.shift, layer.slack)]
+    last = s(ew.Dequantize(), last, *doubles)
+    for link in layer.links:
+        last = link.spell(s, last)
+    s(ew.Step(layer.to), last, *layer.step, to="y")
+    return s.done()
+
+
+@pytest.mark.parametrize("name", ["sign(bn)", "three-level ties", "hardtanh"])
+def test_images(name: str) -> None:
+    # 45 terms, but fewer where the window reaches over the edge: sums of either parity.
+    before = image_layer(epilogues(Element.TERNARY, 45)[name], Element.BIPOLAR)
+    graph, certificate, _ = folded(before)
+    assert ops(graph) == ["BinaryConv", "Step"]
+    assert (certificate.domain.low, certificate.domain.high) == (-45, 45)
+    assert certificate.domain.stride == 1
+    x = np.random.default_rng(1).choice(np.array([-1, 1], np.int8), (200, 5, 2, 3))
+    same_values(before, graph, x=x)
 
 
 @pytest.mark.parametrize("element", [Element.BIPOLAR, Element.F32])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from bnncc.certificate import Bounded, SignOfZero
 from bnncc.ir import interpret
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
@@ -20,7 +21,7 @@ from bnncc.passes.eliminate_dead import ELIMINATE_DEAD
 from bnncc.passes.equivalence import differences
 from bnncc.passes.recognise_steps import RECOGNISE_STEPS
 from tests.ir.sketch import TINY, F, Sketch, neighbourhood, only, ops, same_bits
-from tests.passes.applying import GENERIC, apply, same_text, step_tables
+from tests.passes.applying import GENERIC, apply, context, same_text, step_tables
 
 GRID = neighbourhood(np.concatenate([np.arange(-20, 20, 0.25), [0.1, -0.1, 1 / 3, 2.5000002]]))
 
@@ -353,6 +354,169 @@ def test_nothing_to_recognise() -> None:
     outcome = RECOGNISE_STEPS.apply(graph, GENERIC)
     assert outcome.graph is graph
     assert outcome.refusals == ()
+
+
+# --- Straight-through estimators ------------------------------------------------------------------
+
+
+def residue(s: Sketch, quantised: str, e: str, *, first: bool = False) -> str:
+    """(s - e) + e, what `s.detach() - e.detach() + e` is exported as."""
+    difference = s(ew.Sub(), quantised, e)
+    return s(ew.Add(), *((e, difference) if first else (difference, e)))
+
+
+def bireal(s: Sketch) -> str:
+    """Bi-Real's sign as PyTorch exports it: its polynomial selected by products with 0 and 1."""
+    masks = [s(ew.Cast(Element.F32), s(ew.Less(), "x", t)) for t in (-1.0, 0.0, 1.0)]
+    twice = s(ew.Mul(), "x", 2.0)
+    rising = s(ew.Add(), s(ew.Mul(), "x", "x"), twice)
+    e = s(ew.Neg(), masks[0])
+    e = s(ew.Add(), e, s(ew.Mul(), rising, s(ew.Sub(), 1.0, masks[0])))
+    falling = s(ew.Add(), s(ew.Mul(), s(ew.Neg(), "x"), "x"), twice)
+    rest = s(ew.Mul(), falling, s(ew.Sub(), 1.0, masks[1]))
+    e = s(ew.Add(), s(ew.Mul(), e, masks[1]), rest)
+    e = s(ew.Add(), s(ew.Mul(), e, masks[2]), s(ew.Sub(), 1.0, masks[2]))
+    return residue(s, s(ew.Sign(), "x"), e)
+
+
+def adabin(s: Sketch) -> str:
+    clipped = s(ew.Clip(-1, 1), "x")
+    quantised = residue(s, s(ew.Sign(), "x"), clipped)
+    return s(ew.Mul(), 0.8843692, s(ew.Add(), quantised, 0.5124579))
+
+
+ESTIMATED: dict[str, Spelling] = {
+    "bireal": bireal,
+    "adabin": adabin,
+    "hardtanh": lambda s: residue(s, s(ew.Sign(), "x"), s(ew.Clip(-1, 1), "x")),
+    "tanh": lambda s: residue(s, s(ew.Sign(), "x"), s(ew.Tanh(), "x"), first=True),
+    "greater": lambda s: residue(s, ON_X["x >= 0 ? 1 : -1"](s), s(ew.Clip(-1, 1), "x")),
+    "scaled": lambda s: residue(s, s(ew.Mul(), s(ew.Sign(), "x"), [0.5, 1.75]), s(ew.Tanh(), "x")),
+    "twice": lambda s: residue(
+        s, residue(s, s(ew.Sign(), "x"), s(ew.Clip(-1, 1), "x")), s(ew.Tanh(), "x")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATED)
+def test_what_an_estimator_leaves_behind_is_dropped(name: str) -> None:
+    sketch = Sketch(2)
+    before = sketch.done(ESTIMATED[name](sketch))
+    outcome = apply(RECOGNISE_STEPS, before)
+    assert (outcome.refusals, outcome.assumptions) == ((), ())
+    after = recognised(before)
+    assert ops(after) == ["Step"]
+    x = np.random.default_rng(0).standard_normal((100_000, 2)).astype(F)
+    old, new = (interpret.run(g, {"x": x})[before.outputs[0]] for g in (before, after))
+    np.testing.assert_array_equal(new, old)
+    reachable = GRID[np.abs(GRID) < 2.0**60]
+    x = reachable[:, np.newaxis].repeat(2, axis=1)
+    old, new = (interpret.run(g, {"x": x})[before.outputs[0]] for g in (before, after))
+    np.testing.assert_array_equal(new, old)
+    assert differences(before, after, RECOGNISE_STEPS.exactness) == []
+
+
+def test_an_estimator_without_bounds_is_exact_up_to_a_limit() -> None:
+    sketch = Sketch(2)
+    s = residue(sketch, sketch(ew.Sign(), "x"), "x")
+    before = sketch.done(s)
+    outcome = apply(RECOGNISE_STEPS, before)
+    assert outcome.assumptions == (Bounded("x", 2.0**24, s),)
+    assert str(outcome.assumptions[0]) == (
+        f"x: values stay below 1.67772e+07 in magnitude, from where on the straight-through "
+        f"estimator's residue in {s} is not exact"
+    )
+    after = recognised(before)
+    assert ops(after) == ["Step"]
+    inside = GRID[np.abs(GRID) < 2.0**24]
+    x = np.concatenate([inside, np.linspace(-3, 3, 4001, dtype=F)])[:, np.newaxis].repeat(2, axis=1)
+    old, new = (interpret.run(g, {"x": x})[s] for g in (before, after))
+    np.testing.assert_array_equal(new, old)
+
+
+def test_an_estimator_of_bounded_values_needs_no_limit() -> None:
+    sketch = Sketch(2)
+    c = sketch(ew.Clip(0, 1), "x", to="c")
+    before = sketch.done(residue(sketch, sketch(ew.Round(), c), c))
+    outcome = apply(RECOGNISE_STEPS, before)
+    assert outcome.assumptions == ()
+    after = recognised(before)
+    assert ops(after) == ["Clip", "Step"]
+    agree(before, after)
+
+
+@pytest.mark.parametrize(
+    "e",
+    [
+        lambda s: s(ew.Neg(), "x"),
+        lambda s: s(ew.Abs(), "x"),
+        lambda s: s(ew.Sub(), "x", 0.5),
+        lambda s: s(ew.Mul(), s(ew.Clip(-1, 1), "x"), 1e8),
+    ],
+    ids=["-x", "abs", "shifted", "steep"],
+)
+def test_refuses_residues_that_do_not_vanish(e: Spelling) -> None:
+    sketch = Sketch(2)
+    estimate = e(sketch)
+    graph = sketch.done(residue(sketch, ON_X["x > 0 ? 1 : -1"](sketch), estimate))
+    outcome = apply(RECOGNISE_STEPS, graph)
+    (refusal,) = outcome.refusals
+    assert refusal.node == graph.outputs[0]
+    assert refusal.reason == (
+        f"subtracting and adding {estimate} may not leave its levels as they are"
+    )
+    agree(graph, recognised(graph))
+
+
+def test_two_different_estimators_are_no_residue() -> None:
+    sketch = Sketch(2)
+    one, other = sketch(ew.Clip(-1, 1), "x"), sketch(ew.Tanh(), "x")
+    difference = sketch(ew.Sub(), sketch(ew.Sign(), "x"), one)
+    graph = sketch.done(sketch(ew.Add(), difference, other))
+    after = recognised(graph)
+    assert ops(after)[-1] == "Add"
+    agree(graph, after)
+
+
+# --- x / |x| --------------------------------------------------------------------------------------
+
+
+def quotient() -> Graph:
+    sketch = Sketch(2)
+    sketch(ew.Mul(), sketch(ew.Div(), "x", sketch(ew.Abs(), "x"), to="q"), 2.0, to="y")
+    return sketch.done()
+
+
+@pytest.mark.parametrize(("sign_zero", "sign"), [("auto", 1), ("plus", 1), ("minus", -1)])
+def test_x_over_its_magnitude(sign_zero: str, sign: int) -> None:
+    before = quotient()
+    outcome = apply(RECOGNISE_STEPS, before, context(sign_zero=sign_zero))
+    assert outcome.assumptions == (SignOfZero("q", sign, undefined=True),)
+    assert str(outcome.assumptions[0]) == (
+        f"q: sign(0) is taken as {sign:+d}, though the model's is no number"
+    )
+    after = apply(ELIMINATE_DEAD, outcome.graph).graph
+    assert ops(after) == ["Step"]
+    x = GRID[:, np.newaxis].repeat(2, axis=1)
+    old, new = (interpret.run(g, {"x": x})["y"] for g in (before, after))
+    np.testing.assert_array_equal(new, np.where(x == 0, 2 * sign, old))
+
+
+def test_x_over_its_magnitude_has_no_exact_value_at_0() -> None:
+    graph = quotient()
+    outcome = apply(RECOGNISE_STEPS, graph, context(sign_zero="exact"))
+    assert outcome.graph is graph
+    (refusal,) = outcome.refusals
+    assert refusal.reason == "x / |x| is no number at 0, and --sign-zero is exact"
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_other_quotients_stay(swap: bool) -> None:
+    sketch = Sketch(2)
+    magnitude = sketch(ew.Abs(), sketch(ew.Neg(), "x"))
+    sketch(ew.Div(), *((magnitude, "x") if swap else ("x", magnitude)), to="y")
+    graph = sketch.done()
+    assert RECOGNISE_STEPS.apply(graph, GENERIC).graph is graph
 
 
 # --- Refusals -------------------------------------------------------------------------------------

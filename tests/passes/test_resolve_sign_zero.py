@@ -8,8 +8,10 @@ import pytest
 from bnncc.certificate import SignOfZero
 from bnncc.ir import interpret
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.linear import BinaryDense
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense
+from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.types import Element
+from bnncc.ir.window import Axis, Window
 from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
 from tests.ir.sketch import TINY, F, Sketch
 from tests.passes.applying import apply, context, same_text
@@ -114,3 +116,49 @@ def test_other_ternary_steps_keep_three_levels(thresholds: list, levels: list) -
 def test_a_sign_whose_reals_are_read_keeps_its_zero() -> None:
     graph = over_reals(Element.F32).done()
     assert RESOLVE_SIGN_ZERO.apply(graph, context()).graph is graph
+
+
+# --- Images ---------------------------------------------------------------------------------------
+
+
+def image_of_reals() -> Sketch:
+    s = Sketch(shape=(1, 2, 3, 1))
+    column = np.array([[[1.0]], [[-2.0]]], F)
+    s(ew.Step(Element.TERNARY), s(ew.Mul(), "x", column), *SIGN, to="y")
+    return s
+
+
+def image_of_accumulators() -> Sketch:
+    s = Sketch(element=Element.BIPOLAR, shape=(1, 1, 3, 1))
+    w = s.const([[[[1], [1]]], [[[1], [-1]]]], "w", Element.BIPOLAR)
+    n = s(BinaryConv(Window((Axis(2, 1, 1, 0, 1), Axis(1)))), "x", w)
+    doubles = [s.const(v, "d", Element.F64) for v in ([0.1, 0.2], [0.0, 0.0], [0.0, 0.0])]
+    s(ew.Step(Element.TERNARY), s(ew.Dequantize(), n, *doubles), *SIGN, to="y")
+    return s
+
+
+@pytest.mark.parametrize(("mode", "zero"), [("auto", 1), ("plus", 1), ("minus", -1), ("exact", 0)])
+def test_images_of_reals(mode: str, zero: int) -> None:
+    outcome = apply(RESOLVE_SIGN_ZERO, image_of_reals().done(), context(sign_zero=mode))
+    x = np.array([[-1, -0.0, TINY], [-1, 0, TINY]], F).reshape(1, 2, 3, 1)
+    expected = [[-1, zero, 1], [1, zero, -1]]
+    assert interpret.run(outcome.graph, {"x": x})["y"].reshape(2, 3).tolist() == expected
+    assert bool(outcome.assumptions) == bool(zero)
+
+
+@pytest.mark.parametrize(("mode", "zero"), [("auto", 0), ("plus", 1), ("minus", -1), ("exact", 0)])
+def test_images_of_accumulators(mode: str, zero: int) -> None:
+    outcome = apply(RESOLVE_SIGN_ZERO, image_of_accumulators().done(), context(sign_zero=mode))
+    x = np.array([1, -1, -1], np.int8).reshape(1, 1, 3, 1)
+    # Sums of two, but at the border, where one tap is left: [0, -2, -1] and [2, 0, -1].
+    expected = [[zero, -1, -1], [1, zero, -1]]
+    assert interpret.run(outcome.graph, {"x": x})["y"].reshape(2, 3).tolist() == expected
+    assert bool(outcome.assumptions) == bool(zero)
+
+
+def test_a_sign_that_moved_over_a_pool_is_known_by_the_pool() -> None:
+    s = Sketch(shape=(1, 2, 3, 1))
+    s(ew.Step(Element.TERNARY), "x", *SIGN, to="y.unpooled")
+    s(MaxPool(Window((Axis(2), Axis(1)))), "y.unpooled", to="y")
+    outcome = apply(RESOLVE_SIGN_ZERO, s.done(), context())
+    assert outcome.assumptions == (SignOfZero("y", 1),)

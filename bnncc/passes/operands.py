@@ -1,0 +1,253 @@
+"""What binary layers read: integers, and the affine map that gives their real values.
+
+Two kinds of activations are integers. The levels of a Step, -1, (0,) +1: whatever only moves or
+orders levels (MaxPool, Reshape, Transpose, Slice) moves bits as well, and a Pad with a level right
+before a convolution is what that convolution's padding holds. And uint8 codes under an affine map,
+the same for every element, however it is spelled and whatever moves elements in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
+from bnncc.ir.graph import Graph, Node, Rewrite
+from bnncc.ir.ops.base import Op
+from bnncc.ir.ops.elementwise import Elementwise, Step
+from bnncc.ir.ops.linear import Conv
+from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shape import Concat, Movement, Pad
+from bnncc.ir.types import Array, Element
+from bnncc.ir.window import Window
+from bnncc.passes.levels import element_for
+
+__all__ = ["Operand", "Operands"]
+
+_CODES = np.arange(256, dtype=np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """What a layer reads: integers v with real value unit * v + offset, the same for each element.
+
+    Attributes:
+        name: the tensor of integers.
+        window: how the layer slides over that tensor.
+        pad: the integer that taps outside of the tensor hold; 0 also where there are none.
+        unit, offset: the affine map, exact in double.
+        magnitudes: every |real value| an element can have.
+        misfit: how far the model's float32 values lie from the affine map.
+        origin: the source nodes that the affine map stands for.
+    """
+
+    name: str
+    window: Window
+    pad: int
+    unit: float = 1.0
+    offset: float = 0.0
+    magnitudes: Array = dataclasses.field(default_factory=lambda: np.ones(1))
+    misfit: float = 0.0
+    origin: tuple[str, ...] = ()
+
+
+class Operands:
+    """Finds the integers that layers can read, and makes the tensors that hold them, each once."""
+
+    def __init__(self, rewrite: Rewrite, layers: Collection[str]) -> None:
+        """Work on a graph of which `layers`, by name, have weights that bits can be summed by."""
+        self._rewrite = rewrite
+        self._graph = rewrite.graph
+        self._layers = layers
+        self._narrowed: set[str] = set()
+        self._copies: dict[str, str] = {}
+
+    def bits(self, layer: Node) -> Operand | None:
+        """Return what a layer reads as -1, (0,) +1 if a Step with these levels makes it.
+
+        A Step that in the end only feeds binary layers changes its element in place; one with other
+        readers gets a twin, as does what lies between it and the layer, so that those still find
+        their float32.
+        """
+        x, window, pad = self._reads(layer)
+        path = _path_from_step(self._graph, x)
+        if not path:
+            return None
+        step = path[0]
+        element = element_for(self._graph.constants[step.inputs[2]])
+        if element is Element.F32:
+            return None
+        if self._only_bits(step.output):
+            self._narrow(step, element)
+            return Operand(x, window, pad)
+        name = self._copied(step, Step(element), step.inputs[0], "bits")
+        for node in path[1:]:
+            name = self._copied(node, node.op, name, "bits")
+        return Operand(name, window, pad)
+
+    def codes(self, layer: Node) -> Operand | str:
+        """Return what a layer reads as uint8 codes, or why there are none: "" if it is just real.
+
+        Zero padding is a real 0, which the codes can hold only if one of them stands for it.
+        """
+        assert isinstance(layer.op, Conv)
+        x, window = layer.inputs[0], layer.op.window
+        path = _path_from_codes(self._graph, x)
+        if not path:
+            return ""
+        real = _values_of_codes(self._graph, path)
+        offset = real[0]
+        unit = real[1] - real[0]
+        if not np.array_equal(unit * _CODES + offset, real):
+            unit = (real[255] - real[0]) / 255
+        affine = unit * _CODES + offset
+        misfit = float(np.abs(affine - real).max())
+        if unit == 0 or misfit > 4 * UNIT_ROUNDOFF * np.abs(real).max():
+            return ""
+        pad = 0
+        if window.is_padded(self._graph.types[x].shape[2:]):
+            zeros = np.flatnonzero((real == 0) & (affine == 0))
+            if not zeros.size:
+                return "its padding is a real 0, which none of its input's 256 codes stands for"
+            pad = int(zeros[0])
+        name = self._graph.variables(path[0])[0]
+        for node in path:
+            if not isinstance(node.op, Elementwise):
+                name = self._copied(node, node.op, name, "codes")
+        origin = tuple(name for node in path for name in node.origin)
+        return Operand(name, window, pad, unit, offset, np.abs(real), misfit, origin)
+
+    def _reads(self, layer: Node) -> tuple[str, Window, int]:
+        """Return the tensor that bits come from, and how the layer slides over and pads it."""
+        assert isinstance(layer.op, Conv)
+        x = layer.inputs[0]
+        pad = self._graph.producers.get(x)
+        if pad is None or not _absorbs(self._graph, layer, pad):
+            return x, layer.op.window, 0
+        assert isinstance(pad.op, Pad)  # _absorbs asked
+        sides = zip(layer.op.window.axes, pad.op.before[2:], pad.op.after[2:], strict=True)
+        axes = (
+            dataclasses.replace(axis, before=axis.before + before, after=axis.after + after)
+            for axis, before, after in sides
+        )
+        return pad.inputs[0], Window(tuple(axes)), int(pad.op.value)
+
+    def _only_bits(self, name: str) -> bool:
+        """Whether everything that comes of a tensor of levels is sums of bits."""
+        if name in self._graph.outputs:
+            return False
+        return all(self._takes_bits(reader) for reader in self._graph.consumers[name])
+
+    def _takes_bits(self, reader: Node) -> bool:
+        graph = self._graph
+        if reader.name in self._layers:
+            return True
+        if isinstance(reader.op, Pad):
+            layers = graph.consumers[reader.output]
+            absorbed = [n.name in self._layers and _absorbs(graph, n, reader) for n in layers]
+            return bool(absorbed) and all(absorbed) and reader.output not in graph.outputs
+        return _moves_levels(reader) and self._only_bits(reader.output)
+
+    def _narrow(self, step: Node, element: Element) -> None:
+        """Make a Step give bits, and let everything below it follow, up to the layers."""
+        if step.name in self._narrowed:
+            return
+        self._narrowed.add(step.name)
+        rewrite = self._rewrite
+        rewrite.replace(step, [rewrite.node(Step(element), step.inputs, step.output, step.origin)])
+        waiting = [step.output]
+        while waiting:
+            for reader in self._graph.consumers[waiting.pop()]:
+                if isinstance(reader.op, Pad):
+                    rewrite.replace(reader, [])  # part of the windows of all that read it
+                elif reader.name not in self._layers:
+                    # The node stays the same one; this records its result's new element.
+                    rewrite.node(reader.op, reader.inputs, reader.output, reader.origin)
+                    waiting.append(reader.output)
+
+    def _copied(self, node: Node, op: Op, operand: str, what: str) -> str:
+        """Return what takes the place of a node's result, computed from `operand` next to it."""
+        if node.output not in self._copies:
+            rewrite = self._rewrite
+            output = rewrite.fresh(f"{node.output}.{what}")
+            copy = rewrite.node(op, (operand, *node.inputs[1:]), output, node.origin)
+            rewrite.replace(node, [node, copy])
+            self._copies[node.output] = output
+        return self._copies[node.output]
+
+
+def _absorbs(graph: Graph, layer: Node, pad: Node) -> bool:
+    """Whether a layer on bits can take a Pad as its own padding: levels, around images alone.
+
+    A layer pads with one value; a Pad may lie around one that pads with 0 only if it is 0 as well.
+    """
+    if not isinstance(layer.op, Conv) or not isinstance(pad.op, Pad):
+        return False
+    sizes = graph.types[pad.output].shape[2:]
+    before, after = pad.op.before, pad.op.after
+    return (
+        pad.op.value in (-1, 0, 1)
+        and not (before[1] or after[1])
+        and (pad.op.value == 0 or not layer.op.window.is_padded(sizes))
+    )
+
+
+def _moves_levels(node: Node) -> bool:
+    """Whether each element of a node's result is one of its first operand, chosen by order only."""
+    return isinstance(node.op, MaxPool | Movement) and not isinstance(node.op, Pad | Concat)
+
+
+def _path_from_step(graph: Graph, x: str) -> list[Node]:
+    """Return the nodes from a Step down to x, all of which move levels only; or []."""
+    path: list[Node] = []
+    while True:
+        node = graph.producers.get(x)
+        if node is None:
+            return []
+        path.append(node)
+        if isinstance(node.op, Step):
+            return path[::-1]
+        if not _moves_levels(node):
+            return []
+        x = node.inputs[0]
+
+
+def _path_from_codes(graph: Graph, x: str) -> list[Node]:
+    """Return the nodes from a U8 tensor down to x, elementwise by scalars, or movements; or []."""
+    path: list[Node] = []
+    while graph.types[x].element is not Element.U8:
+        node = graph.producers.get(x)
+        if node is None or not _maps_codes(graph, node):
+            return []
+        path.append(node)
+        (x,) = graph.variables(node)
+    return path[::-1]
+
+
+def _maps_codes(graph: Graph, node: Node) -> bool:
+    """Whether a node maps each element of one tensor by itself, all alike, or only moves them."""
+    if not isinstance(node.op, Elementwise):
+        return isinstance(node.op, Movement) and not isinstance(node.op, Pad | Concat)
+    variables = graph.variables(node)
+    constants = [graph.constants[n] for n in node.inputs if graph.is_constant(n)]
+    return (
+        len(variables) == 1
+        and all(c.size == 1 for c in constants)
+        and graph.types[node.output].shape == graph.types[variables[0]].shape
+    )
+
+
+def _values_of_codes(graph: Graph, path: Sequence[Node]) -> Array:
+    """Return what the path makes of each of the 256 codes, as float64 [256]."""
+    values: Array = _CODES
+    for node in path:
+        if isinstance(node.op, Elementwise):
+            operands = [
+                graph.constants[n].reshape(()) if graph.is_constant(n) else values
+                for n in node.inputs
+            ]
+            (values,) = node.op.evaluate(operands)
+    return values.astype(np.float64)
