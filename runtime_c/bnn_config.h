@@ -33,4 +33,23 @@
 #  define BNN_INLINE static inline
 #endif
 
+/* A kernel keeps one result a lane, to be vectorised over its lanes. Left alone, clang prefers the
+ * reduction where sums are integers, and gcc wherever it has unrolled the loop over the lanes: both
+ * then shuffle more than they compute. BNN_REDUCTION stands before a loop over the reduction,
+ * BNN_LANES before one over lanes, also for the small targets, where gcc keeps a loop unless asked;
+ * BNN_KEEP_LANES, an empty statement that gcc does not look through, between terms and sums. */
+#if defined(__clang__)
+#  define BNN_REDUCTION _Pragma("clang loop vectorize(disable)")
+#  define BNN_LANES
+#  define BNN_KEEP_LANES ((void)0)
+#elif defined(__GNUC__) && __GNUC__ >= 8
+#  define BNN_REDUCTION
+#  define BNN_LANES      _Pragma("GCC unroll 8")
+#  define BNN_KEEP_LANES __asm__("")
+#else
+#  define BNN_REDUCTION
+#  define BNN_LANES
+#  define BNN_KEEP_LANES ((void)0)
+#endif
+
 #endif

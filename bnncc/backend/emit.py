@@ -21,6 +21,20 @@ def render_source(program: Program) -> str:
     return render("model.c.j2", program)
 
 
+def indented(code: str) -> str:
+    """Return the lines of a function's body indented by the braces that they stand in.
+
+    Templates nest loops that may or may not be there; in them, only what a line says counts.
+    """
+    lines: list[str] = []
+    depth = 1
+    for line in filter(None, map(str.strip, code.splitlines())):
+        outside = depth - line.startswith("}")
+        lines.append(f"{'  ' * outside}{line}\n")
+        depth += line.count("{") - line.count("}")
+    return "".join(lines)
+
+
 def render(template: str, program: Program) -> str:
     """Return the text of a template under templates/ for a program."""
     environment = jinja2.Environment(
@@ -32,4 +46,5 @@ def render(template: str, program: Program) -> str:
         autoescape=False,  # the output is C; names pass through backend.names
     )
     environment.filters["initialiser"] = initialiser
+    environment.filters["indented"] = indented
     return environment.get_template(template).render(program=program)

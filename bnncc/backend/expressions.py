@@ -15,7 +15,7 @@ from bnncc.ir.expression import Expression, Operand, Source
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Element
 
-__all__ = ["Parameter", "Statement", "is_emittable", "statements"]
+__all__ = ["Parameter", "Statement", "is_emittable", "runtime_headers", "statements"]
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,38 @@ _INFIX = {
 }
 
 
+_CALLS = {
+    ew.Relu: ("bnn_relu", "bnn_real.h"),
+    ew.Abs: ("bnn_abs", "bnn_real.h"),
+    ew.Sign: ("bnn_sign", "bnn_real.h"),
+    ew.Round: ("bnn_round", "bnn_round.h"),
+    ew.Floor: ("bnn_floor", "bnn_round.h"),
+    ew.Ceil: ("bnn_ceil", "bnn_round.h"),
+    ew.Tanh: ("bnn_tanh", "bnn_transcendental.h"),
+    ew.Sigmoid: ("bnn_sigmoid", "bnn_transcendental.h"),
+}
+"""Functions of one real, and the header under runtime_c/ that has them."""
+
+
+def runtime_headers(expression: Expression) -> list[str]:
+    """Return the headers under runtime_c/ that an expression's statements call into."""
+    calls = [_CALLS[type(term.op)] for term in expression.terms if type(term.op) in _CALLS]
+    return list(dict.fromkeys(["bnn_real.h", *(header for _, header in calls)]))
+
+
 def is_emittable(op: ew.Elementwise) -> bool:
     """Whether `statements` can write the operation."""
     return isinstance(op, ew.Step) or _value(op, ("a", "b", "c", "d", "e")) is not None
 
 
-def statements(expression: Expression, x: str, parameters: Sequence[Parameter]) -> list[Statement]:
+def statements(
+    expression: Expression, variables: Sequence[str], parameters: Sequence[Parameter]
+) -> list[Statement]:
     """Return the statements that compute an expression; the last one's name is the result.
 
     Args:
         expression: of operations that `is_emittable` accepts.
-        x: the C expression of the variable.
+        variables: the C expression of each variable, a primary one.
         parameters: how C reads each parameter.
     """
     lines: list[Statement] = []
@@ -79,7 +100,7 @@ def statements(expression: Expression, x: str, parameters: Sequence[Parameter]) 
     def operand(o: Operand) -> str:
         match o.source:
             case Source.VARIABLE:
-                return x
+                return variables[o.index]
             case Source.PARAMETER:
                 return parameters[o.index].at()
             case Source.TERM:
@@ -136,6 +157,8 @@ def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
             return f"{o[0]} ? {o[1]} : {o[2]}"
         case _ if type(op) in _INFIX:
             return f"{o[0]} {_INFIX[type(op)]} {o[1]}"
+        case _ if type(op) in _CALLS:
+            return f"{_CALLS[type(op)][0]}({o[0]})"
         case _:
             return _piecewise(op, o)
 
@@ -143,8 +166,6 @@ def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
 def _piecewise(op: ew.Elementwise, o: Sequence[str]) -> str | None:
     """Return the C expression of operations that select; comparisons treat -0 as 0."""
     match op:
-        case ew.Relu():
-            return f"bnn_relu({o[0]})"
         case ew.PRelu():
             return f"{o[0]} < 0.0f ? bnn_mul({o[1]}, {o[0]}) : {o[0]}"
         case ew.LeakyRelu(alpha=alpha):
@@ -154,10 +175,6 @@ def _piecewise(op: ew.Elementwise, o: Sequence[str]) -> str | None:
         case ew.HardSigmoid(alpha=alpha, beta=beta):
             line = f"bnn_mul({_f32(alpha)}, {o[0]}) + {_f32(beta)}"
             return f"bnn_clip({line}, 0.0f, 1.0f)"
-        case ew.Abs():
-            return f"bnn_abs({o[0]})"
-        case ew.Sign():
-            return f"bnn_sign({o[0]})"
         case _:
             return None
 

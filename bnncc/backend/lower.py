@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from bnncc.backend.amalgamate import amalgamate
-from bnncc.backend.expressions import Parameter, is_emittable, statements
-from bnncc.backend.literals import literal
-from bnncc.backend.memory import MemoryPlan, plan_memory
+from bnncc.backend.epilogues import constant, finish, rows, variable_name
+from bnncc.backend.expressions import is_emittable, runtime_headers
+from bnncc.backend.memory import MemoryPlan, is_alias, plan_memory
 from bnncc.backend.names import comment
-from bnncc.backend.program import Buffer, Constant, Finish, Layer, Port, Program
-from bnncc.errors import Diagnostic, UnsupportedModelError, printable
-from bnncc.ir.expression import Expression, Source
+from bnncc.backend.nests import flat_nest, move_work, window_nest
+from bnncc.backend.program import (
+    Argument,
+    Buffer,
+    Constant,
+    Layer,
+    LinearWork,
+    PoolWork,
+    Port,
+    Program,
+)
+from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError, printable
 from bnncc.ir.graph import Graph, Node
-from bnncc.ir.ops.elementwise import Dequantize
-from bnncc.ir.ops.kernels import Epilogue, Map, PackPlanes, RealDense, SignSum, XnorDense
-from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.ops.kernels import (
+    Fused,
+    Linear,
+    Map,
+    Move,
+    PackPlanes,
+    Pool,
+    PoolBits,
+    RealConv,
+    SignSum,
+    XnorConv,
+)
+from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.reduce import ArgMax, ReduceMean, TopK
 from bnncc.ir.ops.softmax import Softmax
-from bnncc.ir.types import Element, PackedChannels, storage_dtype, storage_shape
+from bnncc.ir.storage import pack_bits
+from bnncc.ir.types import (
+    Array,
+    Element,
+    PackedChannels,
+    TensorType,
+    storage_dtype,
+    storage_shape,
+)
+from bnncc.ir.window import Axis, Window
 from bnncc.targets import load_kernels
 
 __all__ = ["lower"]
@@ -28,11 +58,13 @@ __all__ = ["lower"]
 _C_TYPES = {
     "float32": "float",
     "float64": "double",
+    "int8": "int8_t",
     "uint8": "uint8_t",
     "uint32": "uint32_t",
     "uint64": "uint64_t",
     "int16": "int16_t",
     "int32": "int32_t",
+    "int64": "int64_t",
 }
 
 
@@ -74,7 +106,7 @@ def _refuse_what_has_no_form(graph: Graph) -> None:
             "it could not be folded into thresholds, and the C has no fixed-order code for it",
         )
         for node in graph.nodes
-        if isinstance(node.op, (Map, XnorDense, SignSum, RealDense))
+        if isinstance(node.op, Fused)
         for term in node.op.epilogue.expression.terms
         if not is_emittable(term.op)
     ]
@@ -93,15 +125,22 @@ def _refuse_what_has_no_form(graph: Graph) -> None:
 
 
 def _headers(node: Node) -> list[str]:
+    found: list[str] = []
+    if isinstance(node.op, Fused):
+        found += runtime_headers(node.op.epilogue.expression)
+    if isinstance(node.op, Linear):
+        symbol = node.op.kernel
+        found += [kernel.header for kernel in load_kernels() if kernel.symbol == symbol]
     match node.op:
-        case XnorDense(kernel=symbol) | SignSum(kernel=symbol) | RealDense(kernel=symbol):
-            return [kernel.header for kernel in load_kernels() if kernel.symbol == symbol]
+        case Linear() | Pool() | PoolBits():
+            found.append("bnn_window.h")
         case PackPlanes():
-            return ["bnn_pack.h"]
+            found.append("bnn_pack.h")
         case Softmax():
-            return ["bnn_softmax.h"]
-        case _:
-            return []
+            found.append("bnn_softmax.h")
+        case ArgMax() | TopK():
+            found.append("bnn_tails.h")
+    return found
 
 
 class _Lowering:
@@ -113,11 +152,12 @@ class _Lowering:
         self.plan: MemoryPlan = plan_memory(graph)
         self.inputs = self._ports("input", graph.inputs)
         self.outputs = self._ports("output", graph.outputs)
-        # A reshape shares its operand's memory, unless the caller owns the result.
+        self._tables: dict[str, Constant] = {}
+        # An alias needs no code, unless the caller owns its memory.
         self.steps = [
             node
             for node in graph.nodes
-            if not (isinstance(node.op, Reshape) and node.output in self.plan.aliases)
+            if not (is_alias(graph, node) and node.output in self.plan.aliases)
         ]
 
     def _ports(self, role: str, tensors: Sequence[str]) -> tuple[Port, ...]:
@@ -132,212 +172,335 @@ class _Lowering:
     def buffer(self, tensor: str) -> Buffer:
         """Return where a tensor lives."""
         kind = self.graph.types[tensor]
-        owner = self.plan.aliases.get(tensor, tensor)
+        owner = self._owner(tensor)
         c_type = _C_TYPES[storage_dtype(kind).name]
         pointer = next(
             (port.parameter for port in (*self.inputs, *self.outputs) if port.tensor == owner),
             "",
         )
+        if tensor in self._tables:
+            pointer = self._tables[tensor].name
         if not pointer:
             offset = self.plan.offsets[owner] // 8
             pointer = f"({c_type} *)(void *)&arena->words[{offset}]"
         shape = storage_shape(kind)
         return Buffer(tensor, c_type, pointer, shape, kind.nbytes)
 
+    def _owner(self, tensor: str) -> str:
+        return self.plan.aliases.get(tensor, tensor)
+
     def layer(self, index: int, node: Node) -> Layer:
         """Return the layer that computes a node."""
-        blank = Layer(
-            function=f"{self.name}_layer{index}",
-            template="",
-            summary=(),
-            name=printable(node.origin[0]),
-            x=self.buffer(node.inputs[0]),
-            y=self.buffer(node.output),
-        )
+        blank = self._blank(f"{self.name}_layer{index}", node)
         match node.op:
-            case XnorDense() as op:
+            case XnorConv() as op:
                 return self._xnor(blank, node, op)
-            case SignSum() as op:
-                return self._sum(blank, node, op, "binary weights", "sign_sum.c.j2")
-            case RealDense() as op:
-                return self._sum(blank, node, op, "real weights", "real_dense.c.j2")
+            case SignSum() | RealConv() as op:
+                return self._sum(blank, node, op)
+            case Pool() as op:
+                return self._pool(blank, node, op)
             case Map() as op:
-                return self._map(blank, node, op)
-            case Softmax(log=log):
-                return replace(
-                    blank,
-                    template="softmax.c.j2",
-                    summary=self._summary(node, "over the classes"),
-                    kernel="bnn_log_softmax" if log else "bnn_softmax",
-                    channels=self.graph.types[node.output].size,
-                )
+                nest = flat_nest(self._type(node.outputs[0]).shape, blank.channels)
+                done = replace(blank, template="map.c.j2", nest=nest)
+                return self._finished(done, node, op)
+            case PoolBits() as op:
+                return self._pool_bits(blank, node, op)
+            case Move() as op:
+                return self._move(blank, node, op)
             case PackPlanes(word_bits=word_bits):
+                kind = self._type(node.outputs[0])
+                words = blank.outputs[0].buffer.shape[-1]
                 return replace(
                     blank,
                     template="pack_planes.c.j2",
-                    summary=self._summary(node, "bytes into bitplanes"),
-                    kernel=f"bnn_pack_planes_w{word_bits}",
-                    channels=self.graph.types[node.output].size,
-                    k=blank.y.shape[-1],
+                    nest=flat_nest(kind.shape, words),
+                    call=f"bnn_pack_planes_w{word_bits}",
                 )
-            case _:
-                return replace(
-                    blank,
-                    template="copy.c.j2",
-                    summary=self._summary(node, "the same elements under another shape"),
-                    channels=self.graph.types[node.output].size,
-                )
+            case Softmax(log=log):
+                call = "bnn_log_softmax" if log else "bnn_softmax"
+                return replace(blank, template="call.c.j2", call=f"{call}({blank.channels}u, x, y)")
+            case ArgMax():
+                count = self._type(node.inputs[0]).shape[1]
+                return replace(blank, template="call.c.j2", call=f"*y = bnn_argmax({count}u, x)")
+            case TopK(k=k):
+                count = self._type(node.inputs[0]).shape[1]
+                call = f"bnn_topk({count}u, {k}u, x, y, y1)"
+                return replace(blank, template="call.c.j2", call=call)
+            case op:
+                raise InternalError("BNN091", f"no layer computes {op.name}")
 
-    def _xnor(self, blank: Layer, node: Node, op: XnorDense) -> Layer:
-        x = self.graph.types[node.inputs[0]]
-        assert isinstance(x.layout, PackedChannels)  # W3 holds
-        weights = self._constant(blank, "weights", node.inputs[1], "binary weights")
-        rest = list(node.inputs[2:])
-        base, constants = "", [weights]
-        if not op.direct:
-            parameter, added = self._parameter(blank, "base", rest.pop(0), "thresholds")
-            base, constants = parameter.at(), [*constants, *added]
-        finish, added = self._finish(blank, op.epilogue, rest, direct=op.direct)
-        macs = x.shape[-1] * op.channels
-        return replace(
-            blank,
-            template="xnor_dense.c.j2",
-            summary=self._summary(
-                node, f"kernel {op.kernel}, K = {x.shape[-1]}, {macs} binary MACs"
-            ),
-            constants=(*constants, *added),
-            weights=weights.name,
-            base=base,
-            kernel=op.kernel,
-            k=x.layout.words(x.shape[-1]),
-            channels=op.channels,
-            nr=op.nr,
-            blocks=weights.shape[0],
-            planes=x.layout.planes,
-            plane_shift=1 if x.element is Element.U8 else 0,
-            factor=2 if x.element is Element.BIPOLAR else 1,
-            finish=finish,
-            binary_macs=macs,
+    def _type(self, tensor: str) -> TensorType:
+        return self.graph.types[tensor]
+
+    def _blank(self, function: str, node: Node) -> Layer:
+        """Return a layer with names, parameters and comment, and nothing to do yet."""
+        others: Sequence[str] = ()
+        tables: list[Constant] = []
+        if isinstance(node.op, Fused):
+            start = node.op.own_operands
+            others = node.inputs[start : start + node.op.epilogue.variables]
+        elif isinstance(node.op, Move):
+            others = node.inputs[1:]
+        for name in (node.inputs[0], *others):
+            if name in self.graph.constants and name not in self._tables:
+                table = constant(
+                    f"{function}_t{len(tables)}", self.graph.constants[name], "parameters"
+                )
+                self._tables[name] = table
+                tables.append(table)
+        written = [self._owner(name) for name in node.outputs]
+        named = {"x": node.inputs[0]} | {variable_name(i): n for i, n in enumerate(others)}
+        inputs = [
+            Argument(parameter, self.buffer(name), self._owner(name) not in written)
+            for parameter, name in named.items()
+        ]
+        read = [self._owner(name) for name in named.values()]
+        outputs = [
+            Argument("y" if i == 0 else f"y{i}", self.buffer(name), self._owner(name) not in read)
+            for i, name in enumerate(node.outputs)
+        ]
+        kind = self._type(node.outputs[0])
+        return Layer(
+            function=function,
+            template="",
+            summary=self._summary(node),
+            name=printable(node.origin[0]),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            constants=tuple(tables),
+            channels=kind.shape[1] if len(kind.shape) > 1 else 1,
         )
 
-    def _sum(
-        self, blank: Layer, node: Node, op: SignSum | RealDense, kind: str, template: str
-    ) -> Layer:
-        k = self.graph.types[node.inputs[0]].shape[-1]
-        weights = self._constant(blank, "weights", node.inputs[1], kind)
-        finish, added = self._finish(blank, op.epilogue, node.inputs[2:])
-        macs = k * op.channels
-        binary = isinstance(op, SignSum)
-        what = f"{macs} {'additions of +-x' if binary else 'real MACs'}"
-        return replace(
-            blank,
-            template=template,
-            summary=self._summary(node, f"kernel {op.kernel}, K = {k}, {what}"),
-            constants=(weights, *added),
-            weights=weights.name,
+    def _summary(self, node: Node) -> tuple[str, ...]:
+        x = self._type(node.inputs[0])
+        results = ", ".join(str(self._type(name)) for name in node.outputs)
+        nodes = ", ".join(comment(name) for name in node.origin)
+        return (comment(nodes), f"{x} -> {results}", self._described(node))
+
+    def _described(self, node: Node) -> str:
+        """Return one line on what a node does."""
+        match node.op:
+            case Linear() as op:
+                k = op.depth * op.window.taps
+                kind = {XnorConv: "binary MACs", SignSum: "additions of +-x"}
+                window = f"window {op.window}, " if op.window.axes else ""
+                groups = f"{op.groups} groups, " if op.groups > 1 else ""
+                what = kind.get(type(op), "real MACs")
+                macs = self._macs(node, op)
+                return f"kernel {op.kernel}, {window}{groups}K = {k}, {macs} {what}"
+            case Pool(op=op):
+                return str(op)
+            case Move(op=op):
+                return str(op) if op else "the same elements in another layout"
+            case Map():
+                return "elementwise"
+            case PackPlanes():
+                return "bytes into bitplanes"
+            case op:
+                return str(op)
+
+    def _macs(self, node: Node, op: Linear) -> int:
+        """Return the multiply-accumulates of a linear layer, taps outside of the image included."""
+        return math.prod(self._type(node.outputs[0]).shape) * op.depth * op.window.taps
+
+    def _finished(self, layer: Layer, node: Node, op: Fused, *, direct: bool = False) -> Layer:
+        """Return the layer with its epilogue."""
+        ending, added = finish(
+            self.graph,
+            op.epilogue,
+            node.inputs[op.own_operands :],
+            layer.outputs,
+            layer.function,
+            direct=direct,
+        )
+        return replace(layer, finish=ending, constants=(*layer.constants, *added))
+
+    def _xnor(self, blank: Layer, node: Node, op: XnorConv) -> Layer:
+        x = self._type(node.inputs[0])
+        layout = x.layout
+        assert isinstance(layout, PackedChannels)  # W3 holds
+        words = layout.words(x.shape[1])
+        rest = list(node.inputs[2 : op.own_operands])
+        weights = self._constant(blank, "weights", node.inputs[1], "binary weights")
+        constants = [weights]
+        factor = "2 * " if x.element is Element.BIPOLAR else ""
+        value = "(int32_t)m[n]"
+        if op.skip:
+            value = f"base - {factor}{value}"
+        elif not op.direct:
+            name = f"{blank.function}_base"
+            base, added = rows(name, self.graph.constants[rest.pop(0)], "thresholds")
+            constants += added
+            value = f"{base.at()} - {factor}{value}"
+        nest = window_nest(op.window, x.shape[2:], words)
+        work = LinearWork(
             kernel=op.kernel,
-            k=k,
-            channels=op.channels,
+            weights=weights.name,
             nr=op.nr,
-            blocks=weights.shape[0],
-            finish=finish,
+            blocks=op.blocks // op.groups,
+            groups=op.groups,
+            depth=words // op.groups,
+            entry=op.nr,
+            sum_type="uint32_t",
+            value=value,
+            value_type="int32_t",
+            planes=layout.planes,
+            plane_shift=1 if x.element is Element.U8 else 0,
+            base=op.depth if op.skip else 0,
+            pad=op.pad,
+            word_bits=layout.word_bits,
+        )
+        if nest.partial and not op.skip:
+            fill = constant(f"{blank.function}_fill", _fill(op, layout), "parameters")
+            constants.append(fill)
+            work = replace(work, fill=fill.name)
+        if op.zeros:
+            zeros = self._zeros(blank, op, rest.pop(0))
+            constants.append(zeros)
+            count = zeros.shape[0]
+            value = f"{work.value} - fix[n]"
+            work = replace(work, zeros=zeros.name, zero_count=count, value=value)
+        done = replace(
+            blank,
+            template="linear.c.j2",
+            constants=(*blank.constants, *constants),
+            nest=nest,
+            work=work,
+            binary_macs=self._macs(node, op),
+        )
+        return self._finished(done, node, op, direct=op.direct)
+
+    def _zeros(self, blank: Layer, op: XnorConv, tensor: str) -> Constant:
+        """Return the table of zero weights: rows (block, lane, tap row, tap column, channel)."""
+        table = self.graph.constants[tensor]
+        taps = np.zeros((len(table), 2), np.int32)
+        taps[:, 2 - len(op.window.axes) :] = table[:, 1:-1]
+        count = op.channels // op.groups
+        group, channel = table[:, 0] // count, table[:, 0] % count
+        block = group * (op.blocks // op.groups) + channel // op.nr
+        columns = [block, channel % op.nr, taps[:, 0], taps[:, 1], table[:, -1]]
+        values = np.stack(columns, axis=1).astype(np.int32)
+        return constant(f"{blank.function}_zeros", values, "binary weights")
+
+    def _sum(self, blank: Layer, node: Node, op: SignSum | RealConv) -> Layer:
+        x = self._type(node.inputs[0])
+        binary = isinstance(op, SignSum)
+        kind = "binary weights" if binary else "real weights"
+        weights = self._constant(blank, "weights", node.inputs[1], kind)
+        macs = self._macs(node, op)
+        work = LinearWork(
+            kernel=op.kernel,
+            weights=weights.name,
+            nr=op.nr,
+            blocks=op.blocks // op.groups,
+            groups=op.groups,
+            depth=op.depth,
+            entry=1 if binary else op.nr,
+            sum_type="float",
+            value="m[n]",
+            value_type="float",
+        )
+        done = replace(
+            blank,
+            template="linear.c.j2",
+            constants=(*blank.constants, weights),
+            nest=window_nest(op.window, x.shape[2:], x.shape[1]),
+            work=work,
             binary_macs=macs if binary else 0,
             real_macs=0 if binary else macs,
         )
+        return self._finished(done, node, op)
 
-    def _map(self, blank: Layer, node: Node, op: Map) -> Layer:
-        finish, added = self._finish(blank, op.epilogue, node.inputs[1:])
+    def _pool(self, blank: Layer, node: Node, op: Pool) -> Layer:
+        x = self._type(node.inputs[0])
+        window, work, constants = self._pooling(blank, op.op, x)
+        done = replace(
+            blank,
+            template="pool_across.c.j2" if work.across else "pool.c.j2",
+            constants=(*blank.constants, *constants),
+            nest=window_nest(window, x.shape[2:], x.shape[1]),
+            work=work,
+        )
+        return self._finished(done, node, op)
+
+    def _pooling(
+        self, blank: Layer, op: MaxPool | AveragePool | ReduceMean, x: TensorType
+    ) -> tuple[Window, PoolWork, tuple[Constant, ...]]:
+        match op:
+            case MaxPool(window=window):
+                return window, _maximum(x.element), ()
+            case AveragePool(window=window):
+                divisor, constants = self._divisor(blank, window, x, op.divisors(x.shape[2:]))
+                work = PoolWork("0.0f", "value[n] + e", f"value[n] / {divisor}", "float")
+                return window, work, constants
+            case ReduceMean(axes=axes):
+                across = 1 in axes
+                value = "value" if across else "value[n]"
+                count = math.prod(x.shape[axis] for axis in axes)
+                work = PoolWork("0.0f", f"{value} + e", f"{value} / {count}.0f", "float", across)
+                return _reduced_window(axes, x.shape[2:]), work, ()
+
+    def _divisor(
+        self, blank: Layer, window: Window, x: TensorType, divisors: Array
+    ) -> tuple[str, tuple[Constant, ...]]:
+        """Return the C expression of how many taps count at pixel p, and the table it reads."""
+        if (divisors == divisors.flat[0]).all():
+            return f"{float(divisors.flat[0])}f", ()
+        if np.array_equal(divisors, window.counts(x.shape[2:])):
+            return "(float)((ky1 - ky0) * (kx1 - kx0))", ()
+        table = constant(f"{blank.function}_divisors", divisors, "parameters")
+        return f"{table.name}[p]", (table,)
+
+    def _pool_bits(self, blank: Layer, node: Node, op: PoolBits) -> Layer:
+        x = self._type(node.inputs[0])
+        assert isinstance(x.layout, PackedChannels)  # W3 holds
+        words = x.layout.words(x.shape[1])
+        constants: tuple[Constant, ...] = ()
+        mask = ""
+        if len(node.inputs) > 1:
+            constants = (self._constant(blank, "falling", node.inputs[1], "parameters"),)
+            mask = constants[0].name
+        bits = x.layout.word_bits
+        work = PoolWork(mask, "", "", f"uint{bits}_t")
         return replace(
             blank,
-            template="map.c.j2",
-            summary=self._summary(node, "elementwise"),
-            constants=added,
-            channels=self.graph.types[node.output].size,
-            finish=finish,
+            template="pool_bits.c.j2",
+            constants=(*blank.constants, *constants),
+            channels=x.layout.planes,
+            nest=window_nest(op.window, x.shape[2:], words),
+            work=work,
         )
 
-    def _summary(self, node: Node, what: str) -> tuple[str, ...]:
-        x, y = (self.graph.types[name] for name in (node.inputs[0], node.output))
-        nodes = ", ".join(comment(name) for name in node.origin)
-        return (comment(nodes), f"{x} -> {y}", what)
+    def _move(self, blank: Layer, node: Node, op: Move) -> Layer:
+        sources = [self._type(name) for name in node.inputs]
+        names = [argument.name for argument in blank.inputs]
+        work = move_work(op.op, sources, self._type(node.outputs[0]), names)
+        return replace(blank, template="move.c.j2", work=work)
 
     def _constant(self, blank: Layer, role: str, tensor: str, kind: str) -> Constant:
-        values = self.graph.constants[tensor]
-        c_type = _C_TYPES[values.dtype.name]
-        return Constant(f"{blank.function}_{role}", c_type, values.shape, values, kind)
-
-    def _parameter(
-        self, blank: Layer, role: str, tensor: str, kind: str
-    ) -> tuple[Parameter, tuple[Constant, ...]]:
-        """Return how C reads a constant of one row a channel: as a literal where all rows agree."""
-        values = self.graph.constants[tensor]
-        width = values.shape[-1] if values.ndim > 1 else 1
-        if not values.size:  # the thresholds of a Step with one level
-            return Parameter((), "", width), ()
-        rows = np.ascontiguousarray(values.reshape(-1, width))
-        if rows.tobytes() == rows[0].tobytes() * len(rows):  # -0 is not +0
-            return Parameter(tuple(map(literal, rows[0])), "", width), ()
-        constant = self._constant(blank, role, tensor, kind)
-        return Parameter((), constant.name, width), (constant,)
-
-    def _finish(
-        self, blank: Layer, epilogue: Epilogue, operands: Sequence[str], *, direct: bool = False
-    ) -> tuple[Finish, tuple[Constant, ...]]:
-        """Return the epilogue in C, and the constants it reads."""
-        parameters: list[Parameter] = []
-        constants: list[Constant] = []
-        used = _used_parameters(epilogue.expression)
-        for i, tensor in enumerate(operands[: epilogue.parameters]):
-            parameter = Parameter((), "", 1)
-            if i in used:
-                parameter, added = self._parameter(blank, f"p{i}", tensor, "parameters")
-                constants += added
-            parameters.append(parameter)
-        lines = statements(epilogue.expression, "v", parameters)
-        result = lines[-1].name if lines else "v"
-        if not epilogue.thresholds:
-            return Finish(tuple(lines), result, (), 0, 0), tuple(constants)
-        role = "limits" if direct else "thresholds"
-        decisions = self._constant(blank, role, operands[-1], "thresholds")
-        comparisons = _comparisons(decisions, result, "<=" if direct else ">=")
-        texts = (*(line.value for line in lines), *comparisons)
-        finish = Finish(
-            tuple(lines),
-            result,
-            comparisons,
-            epilogue.word_bits,
-            blank.y.shape[-1],
-            reads_channel=any("[c" in text or " c]" in text for text in texts),
-        )
-        return finish, (*constants, *(() if _same_for_all_channels(decisions) else (decisions,)))
+        return constant(f"{blank.function}_{role}", self.graph.constants[tensor], kind)
 
 
-def _used_parameters(expression: Expression) -> set[int]:
-    """Return the parameters that C reads: all but the slack of a Dequantize."""
-    return {
-        operand.index
-        for term in expression.terms
-        for operand in (term.operands[:3] if isinstance(term.op, Dequantize) else term.operands)
-        if operand.source is Source.PARAMETER
-    }
+def _maximum(element: Element) -> PoolWork:
+    """Return how the largest of numbers is found; the first of equals, and a NaN wins."""
+    if element is Element.F32:
+        step = "e > value[n] || e != e ? e : value[n]"
+        return PoolWork("-BNN_INFINITY", step, "value[n]", "float")
+    return PoolWork("0", "e > value[n] ? e : value[n]", "value[n]", _C_TYPES[element.dtype.name])
 
 
-def _comparisons(decisions: Constant, value: str, relation: str) -> tuple[str, ...]:
-    """Return, a plane, the comparisons with thresholds [P, C, T] whose parity is the bit."""
-    planes, channels, count = decisions.shape
-
-    def threshold(p: int, j: int) -> str:
-        if _same_for_all_channels(decisions):
-            return literal(decisions.values[p, 0, j])
-        row = "c" if count == 1 else f"c * {count}u"
-        first = p * channels * count + j
-        return f"{decisions.name}[{f'{first}u + ' if first else ''}{row}]"
-
-    return tuple(
-        " ^ ".join(f"({value} {relation} {threshold(p, j)})" for j in range(count))
-        for p in range(planes)
-    )
+def _reduced_window(axes: Sequence[int], sizes: Sequence[int]) -> Window:
+    """Return the window that covers the reduced spatial axes at once."""
+    spatial = enumerate(sizes, start=2)
+    return Window(tuple(Axis(size if axis in axes else 1) for axis, size in spatial))
 
 
-def _same_for_all_channels(decisions: Constant) -> bool:
-    return bool((decisions.values == decisions.values[:, :1]).all())
+def _fill(op: XnorConv, layout: PackedChannels) -> Array:
+    """Return the words of a tap outside of the image, [planes, words of one group]."""
+    words = -(-op.depth // layout.word_bits)
+    held = [
+        op.pad >> plane & 1 if layout.planes == 8 else op.pad > 0 for plane in range(layout.planes)
+    ]
+    bits = np.zeros((layout.planes, op.depth), dtype=bool)
+    bits[:] = np.array(held, dtype=bool)[:, np.newaxis]
+    return pack_bits(bits, layout.word_bits).reshape(layout.planes, words)

@@ -1,19 +1,25 @@
 """The arena: where every intermediate tensor lives, so that lifetimes overlap and bytes do not.
 
-Largest first, each at the lowest offset free during its whole life (Pisarchyk and Lee 2020, "greedy
-by size"). Beside the plan stands the lower bound: the largest sum of tensors alive at once.
+Some results need no memory of their own, and take over that of an operand. The others are placed by
+`bnncc.backend.placement`. Beside the plan stands its lower bound: the largest sum of tensors alive
+at one step, counted with that sharing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from bnncc.backend.placement import Life, largest_live, place
 from bnncc.ir.graph import Graph, Node
-from bnncc.ir.ops.kernels import Map
+from bnncc.ir.ops.kernels import Fused, Move
 from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.storage import encode
+from bnncc.ir.types import Array, Element, PackedChannels, TensorType
 
-__all__ = ["ALIGNMENT", "MemoryPlan", "plan_memory"]
+__all__ = ["ALIGNMENT", "MemoryPlan", "is_alias", "plan_memory"]
 
 ALIGNMENT = 8
 """Bytes to which every tensor in the arena is aligned: the largest element is a 64-bit word."""
@@ -27,7 +33,7 @@ class MemoryPlan:
         offsets: in bytes, of each tensor that lives in the arena.
         aliases: tensors that share another's memory, by the name of the one they share.
         arena_bytes: the arena's size.
-        lower_bound: no plan can take fewer bytes.
+        lower_bound: no plan with these aliases can take fewer bytes.
     """
 
     offsets: Mapping[str, int]
@@ -36,82 +42,146 @@ class MemoryPlan:
     lower_bound: int
 
 
-@dataclass
-class _Life:
-    name: str
-    size: int
-    born: int
-    dies: int
-
-
 def plan_memory(graph: Graph) -> MemoryPlan:
-    """Return the plan for a PACKED graph whose nodes run in order."""
-    aliases = _aliases(graph)
+    """Return the plan for a PACKED graph whose nodes run in order.
+
+    Graph inputs, graph outputs and constants have memory of their own outside the arena.
+    """
+    aliases = _Sharing(graph).aliases
     lives = _lives(graph, aliases)
-    placed: list[tuple[_Life, int]] = []
-    for life in sorted(lives, key=lambda a: (-a.size, a.born)):
-        placed.append((life, _lowest_gap(life, placed)))
+    blocks = list(lives.values())
+    offsets = place(blocks)
     return MemoryPlan(
-        offsets={life.name: offset for life, offset in placed},
+        offsets=dict(zip(lives, offsets, strict=True)),
         aliases=aliases,
-        arena_bytes=max((offset + life.size for life, offset in placed), default=0),
-        lower_bound=_largest_live(lives),
+        arena_bytes=max((o + b.size for o, b in zip(offsets, blocks, strict=True)), default=0),
+        lower_bound=largest_live(blocks),
     )
 
 
-def _aliases(graph: Graph) -> dict[str, str]:
-    """Return which tensors take over their operand's memory: reshapes, and maps in place."""
-    aliases: dict[str, str] = {}
-    for i, node in enumerate(graph.nodes):
-        x = node.inputs[0]
-        owner = aliases.get(x, x)
-        if node.output in graph.outputs:
-            continue
-        if isinstance(node.op, Reshape) or _in_place(graph, node, i, owner, aliases):
-            aliases[node.output] = owner
-    return aliases
+def is_alias(graph: Graph, node: Node) -> bool:
+    """Whether a node's one result is its only operand's stored bytes, unchanged.
+
+    Such a node needs no code, unless its result is a graph output: that has memory of its own.
+    """
+    match node.op:
+        case Reshape():
+            return not graph.is_constant(node.inputs[0])
+        case Move() if len(node.inputs) == 1 and not graph.is_constant(node.inputs[0]):
+            return _keeps_bytes(node.op, graph.types[node.inputs[0]], graph.types[node.output])
+        case _:
+            return False
 
 
-def _in_place(graph: Graph, node: Node, at: int, owner: str, aliases: Mapping[str, str]) -> bool:
-    """Whether a map may write over what it reads: same size, no other or later reader."""
-    if not isinstance(node.op, Map) or owner in graph.inputs or owner in graph.outputs:
+def _keeps_bytes(op: Move, x: TensorType, y: TensorType) -> bool:
+    """Whether the definition of a move leaves every element, and every unused bit, where it was.
+
+    Asked with operands that tell all elements apart: their positions, counted from 1, as integers,
+    or where elements are packed bits, one bit of the positions after the other.
+    """
+    if x.nbytes != y.nbytes:
         return False
-    if graph.types[node.output].nbytes != graph.types[node.inputs[0]].nbytes:
-        return False
-    if graph.types[node.output].element is not graph.types[node.inputs[0]].element:
-        return False
-    later = (name for n in graph.nodes[at + 1 :] for name in n.inputs)
-    return all(aliases.get(name, name) != owner for name in later)
+    position = np.arange(1, x.size + 1).reshape(x.shape)
+    if not isinstance(x.layout, PackedChannels):
+        x = replace(x, element=Element.I64)
+        return _keeps(replace(op, sources=(x,)), encode(position, x))
+    low, high = (0, 255) if x.element is Element.U8 else (-1, 1)
+    bits = (position >> i & 1 for i in range(x.size.bit_length()))
+    return all(_keeps(op, encode(np.where(bit, high, low), x)) for bit in bits)
 
 
-def _lives(graph: Graph, aliases: Mapping[str, str]) -> list[_Life]:
+def _keeps(op: Move, stored: Array) -> bool:
+    (moved,) = op.evaluate([stored])
+    return np.array_equal(stored.reshape(-1), moved.reshape(-1))
+
+
+class _Sharing:
+    """Which tensors share memory, found in one walk over the nodes in order.
+
+    Attributes:
+        aliases: see `MemoryPlan`; what is shared is never itself an alias.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.aliases: dict[str, str] = {}
+        # The last step that reads what lies in a tensor's memory now, or lay there before.
+        self._last_read = {
+            name: step for step, node in enumerate(graph.nodes) for name in node.inputs
+        }
+        self._outside = {*graph.inputs, *graph.outputs, *graph.constants}
+        for step, node in enumerate(graph.nodes):
+            self._share(step, node)
+
+    def _share(self, step: int, node: Node) -> None:
+        if is_alias(self.graph, node):
+            if node.output not in self.graph.outputs:
+                self._join(node.output, self._owner(node.inputs[0]))
+            return
+        taken: set[str] = set()
+        for result in node.outputs:
+            if result in self.graph.outputs:
+                continue
+            free = self._overwritable(step, node, self.graph.types[result])
+            owner = next((name for name in free if name not in taken), None)
+            if owner is not None:
+                taken.add(owner)
+                self._join(result, owner)
+
+    def _owner(self, name: str) -> str:
+        return self.aliases.get(name, name)
+
+    def _join(self, name: str, owner: str) -> None:
+        self.aliases[name] = owner
+        self._last_read[owner] = max(self._last_read[owner], self._last_read.get(name, -1))
+
+    def _overwritable(self, step: int, node: Node, result: TensorType) -> list[str]:
+        """Return whose memory a result of this node may take over, in order of the operands.
+
+        Nothing later may read that memory, and every operand that lies in it must be stored as the
+        result is and be read elementwise: the C reads element i of it, in stored order, only
+        before it writes element i of any result. An epilogue's shortcut is such an operand; what
+        a convolution runs its window over is not.
+        """
+        if not isinstance(node.op, Fused):
+            return []
+        elementwise = {
+            i
+            for i in node.op.elementwise_operands
+            if _stored_alike(self.graph.types[node.inputs[i]], result)
+        }
+        owners = [self._owner(name) for name in node.inputs]
+        kept = self._outside.union(o for i, o in enumerate(owners) if i not in elementwise)
+        return [
+            owner
+            for i, owner in enumerate(owners)
+            if i in elementwise and owner not in kept and self._last_read[owner] <= step
+        ]
+
+
+def _stored_alike(operand: TensorType, result: TensorType) -> bool:
+    """Whether the same position means the same bytes, and a store of one leaves the others alone.
+
+    Packed bits are excluded: many of them share the word that a store writes.
+    """
+    return (
+        not isinstance(result.layout, PackedChannels)
+        and operand.layout == result.layout
+        and operand.element is result.element
+        and operand.shape == result.shape
+    )
+
+
+def _lives(graph: Graph, aliases: Mapping[str, str]) -> dict[str, Life]:
     """Return the lifetime of every tensor in the arena, in steps of the node order."""
     outside = {*graph.inputs, *graph.outputs, *graph.constants}
-    lives: dict[str, _Life] = {}
+    steps: dict[str, list[int]] = {}
     for step, node in enumerate(graph.nodes):
         for name in (*node.inputs, *node.outputs):
             owner = aliases.get(name, name)
-            if owner in outside:
-                continue
-            size = -(-graph.types[owner].nbytes // ALIGNMENT) * ALIGNMENT
-            lives.setdefault(owner, _Life(owner, size, step, step)).dies = step
-    return list(lives.values())
-
-
-def _lowest_gap(life: _Life, placed: Sequence[tuple[_Life, int]]) -> int:
-    offset = 0
-    for other, start in sorted(placed, key=lambda entry: entry[1]):
-        apart = other.dies < life.born or life.dies < other.born
-        if apart or start + other.size <= offset:
-            continue
-        if start >= offset + life.size:
-            break
-        offset = start + other.size
-    return offset
-
-
-def _largest_live(lives: Sequence[_Life]) -> int:
-    steps = range(max((life.dies for life in lives), default=-1) + 1)
-    return max(
-        (sum(a.size for a in lives if a.born <= step <= a.dies) for step in steps), default=0
-    )
+            if owner not in outside:
+                steps.setdefault(owner, []).append(step)
+    return {
+        name: Life(-(-graph.types[name].nbytes // ALIGNMENT) * ALIGNMENT, used[0], used[-1])
+        for name, used in steps.items()
+    }

@@ -7,7 +7,23 @@ from dataclasses import dataclass
 from bnncc.backend.expressions import Statement
 from bnncc.ir.types import Array
 
-__all__ = ["Buffer", "Constant", "Finish", "Layer", "Port", "Program"]
+__all__ = [
+    "Access",
+    "Argument",
+    "Buffer",
+    "Constant",
+    "Finish",
+    "Layer",
+    "LinearWork",
+    "MoveWork",
+    "Nest",
+    "Part",
+    "PoolWork",
+    "Port",
+    "Program",
+    "Slide",
+    "Store",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +57,15 @@ class Constant:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Where the tensor called `tensor` lives: `pointer` is a C expression of type `c_type *`."""
+    """Where the tensor called `tensor` lives: `pointer` is a C expression of type `c_type *`.
+
+    Attributes:
+        tensor: its name in the packed graph.
+        c_type: of one element.
+        pointer: see above.
+        shape: as stored.
+        nbytes: of the whole.
+    """
 
     tensor: str
     c_type: str
@@ -56,24 +80,228 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Argument:
+    """A parameter of a layer's function: `name` points to `buffer`.
+
+    `alone` says that nothing written through another of the layer's parameters lies there.
+    """
+
+    name: str
+    buffer: Buffer
+    alone: bool = True
+
+
+@dataclass(frozen=True)
+class Store:
+    """A result: the C expression of a number, or for each bitplane the comparisons of its bit.
+
+    Attributes:
+        target: the parameter that points to it.
+        value: of a number; "" for bits.
+        decisions: for each plane, comparisons whose parity is the bit; empty for numbers.
+        word_bits: of packed words.
+        words: that one plane of one pixel takes.
+        plane: words from one plane to the next.
+    """
+
+    target: str
+    value: str
+    decisions: tuple[str, ...] = ()
+    word_bits: int = 0
+    words: int = 0
+    plane: int = 0
+
+
+@dataclass(frozen=True)
 class Finish:
-    """What follows a value `v` of channel `c`: statements, then a store of a real or of bits.
+    """What follows a value `v` of channel `c` at pixel `p`: statements, then stores.
 
     Attributes:
         statements: the epilogue's expression.
-        result: the C expression of the stored or compared value.
-        decisions: for each plane, the comparisons whose parity is the bit; empty for reals.
-        word_bits: of the packed result.
-        words: of each packed plane.
+        stores: at least one.
         reads_channel: whether anything depends on the channel's number `c`.
     """
 
     statements: tuple[Statement, ...]
-    result: str
-    decisions: tuple[str, ...]
-    word_bits: int
-    words: int
+    stores: tuple[Store, ...]
     reads_channel: bool = True
+
+
+@dataclass(frozen=True)
+class Slide:
+    """A window along one spatial axis of an image: see `bnncc.ir.window.Axis`.
+
+    Attributes:
+        outputs, size: of the axis, behind and before the window.
+        kernel, stride, dilation, before: of the window.
+        partial: whether some outputs see less than the whole kernel.
+    """
+
+    outputs: int = 1
+    size: int = 1
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Nest:
+    """The loops over an image's pixels, rows `y` outside of columns `x`, and a window's taps.
+
+    Attributes:
+        y, x: the axes; a missing one has a single output and a single tap.
+        pixel: elements, or words of one plane, that one pixel of the input takes.
+    """
+
+    y: Slide = Slide()
+    x: Slide = Slide()
+    pixel: int = 1
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels the result has."""
+        return self.y.outputs * self.x.outputs
+
+    @property
+    def plane(self) -> int:
+        """Elements of the whole input image, or words of one plane of it."""
+        return self.y.size * self.x.size * self.pixel
+
+    @property
+    def partial(self) -> bool:
+        """Whether some pixels see less than the whole kernel."""
+        return self.y.partial or self.x.partial
+
+    @property
+    def taps(self) -> int:
+        """How many taps the whole window has."""
+        return self.y.kernel * self.x.kernel
+
+
+@dataclass(frozen=True)
+class LinearWork:
+    """A linear layer: what it takes to fill one block of sums.
+
+    Attributes:
+        kernel: the micro-kernel's symbol.
+        weights: the C name of the weights.
+        nr: output channels a block.
+        blocks: of each group.
+        groups: how many there are.
+        depth: elements or words of one group at one tap.
+        entry: elements of `weights` for one of these: nr, or 1 where a word holds nr weights.
+        sum_type: of one sum.
+        value: the C expression of the n-th value.
+        value_type: its type.
+        planes: of x.
+        plane_shift: what each further plane of x is shifted by.
+        base: the accumulator of a pixel that skips taps: this times the taps inside; 0 if none is
+            skipped.
+        fill: the C name of what taps outside hold, one row a plane; "" if there are none.
+        zeros: the C name of the table of weights that are 0, and its length.
+        pad: what a 0 among the weights finds outside of the image.
+    """
+
+    kernel: str
+    weights: str
+    nr: int
+    blocks: int
+    groups: int
+    depth: int
+    entry: int
+    sum_type: str
+    value: str
+    value_type: str
+    planes: int = 1
+    plane_shift: int = 0
+    base: int = 0
+    fill: str = ""
+    zeros: str = ""
+    zero_count: int = 0
+    pad: int = 0
+    word_bits: int = 0
+
+
+@dataclass(frozen=True)
+class PoolWork:
+    """A pool of numbers.
+
+    Attributes:
+        start: each value before the first tap.
+        step: the C expression of a value after one more element `e`.
+        finish: of the value after all taps.
+        value_type: of a value.
+        across: whether the channels are taken together too.
+        divisors: the C name of one divisor a pixel, or "".
+    """
+
+    start: str
+    step: str
+    finish: str
+    value_type: str
+    across: bool = False
+
+
+@dataclass(frozen=True)
+class Access:
+    """How an element (channel c, pixel p) of a stored tensor is read or written.
+
+    Attributes:
+        kind: "numbers", or "bits" in packed words.
+        channel, pixel: for numbers, elements from one channel or pixel to the next; for bits, the
+            words of one pixel are `pixel`, and `plane` words lie between planes.
+        planes, word_bits, plane: of bits.
+        group, group_words: channels in one group, and its words.
+    """
+
+    kind: str
+    channel: int = 0
+    pixel: int = 0
+    planes: int = 0
+    word_bits: int = 0
+    plane: int = 0
+    group: int = 0
+    group_words: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A box of elements that moves: loops over i0 (channels) and i1, i2, ... (the other axes).
+
+    Attributes:
+        source: the parameter read.
+        read: how.
+        counts: the loops' lengths.
+        channel, pixel: C expressions of the source's channel and pixel.
+        to_channel, to_pixel: of the result's.
+    """
+
+    source: str
+    read: Access
+    counts: tuple[int, ...]
+    channel: str
+    pixel: str
+    to_channel: str
+    to_pixel: str
+
+
+@dataclass(frozen=True)
+class MoveWork:
+    """A movement of elements: a fill, then parts.
+
+    Attributes:
+        write: how the result is written.
+        size: its elements or words.
+        fill: the C expression of what is there first, or "".
+        parts: what moves.
+    """
+
+    write: Access
+    size: int
+    fill: str
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -85,18 +313,13 @@ class Layer:
         template: the file under templates/layers that prints its body.
         summary: lines of the comment above it.
         name: the first of the source nodes, for reports and profiles.
-        x, y: what it reads and writes.
+        inputs, outputs: its parameters, in order.
         constants: its arrays.
-        weights: the C name of the weights, or "".
-        base: the C expression of the accumulator at no mismatches, or "".
-        kernel: the micro-kernel's symbol, or "".
-        k: the reduction length, in elements or words of x.
-        channels: O.
-        nr, blocks: output channels a block, and how many blocks.
-        planes: of x.
-        plane_shift: what each further plane of x is shifted by.
-        factor: of the mismatches in the accumulator.
+        channels: of the result.
+        nest: the loops over pixels.
+        work: what it does there, if the template needs to know.
         finish: see `Finish`; None for layers without an epilogue.
+        call: the runtime function that does it all, or "".
         binary_macs, real_macs: multiply-accumulates a call, by kind.
     """
 
@@ -104,20 +327,14 @@ class Layer:
     template: str
     summary: tuple[str, ...]
     name: str
-    x: Buffer
-    y: Buffer
+    inputs: tuple[Argument, ...]
+    outputs: tuple[Argument, ...]
     constants: tuple[Constant, ...] = ()
-    weights: str = ""
-    base: str = ""
-    kernel: str = ""
-    k: int = 0
     channels: int = 0
-    nr: int = 1
-    blocks: int = 0
-    planes: int = 1
-    plane_shift: int = 0
-    factor: int = 1
+    nest: Nest = Nest()
+    work: LinearWork | PoolWork | MoveWork | None = None
     finish: Finish | None = None
+    call: str = ""
     binary_macs: int = 0
     real_macs: int = 0
 
@@ -161,6 +378,11 @@ class Program:
     def arena_words(self) -> int:
         """The arena's size in 64-bit words; at least 1, since C has no empty array."""
         return max(1, self.arena_bytes // 8)
+
+    @property
+    def results(self) -> tuple[Buffer, ...]:
+        """What the layers store, in the order in which they do."""
+        return tuple(result.buffer for layer in self.layers for result in layer.outputs)
 
     @property
     def constant_bytes(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ class Kernel:
     """One row of kernels.inc.
 
     Attributes:
-        operation: what it computes: "xnor_dense", "sign_sum" or "real_dense".
+        operation: what it computes: "xnor", "sign_sum" or "real_sum".
         isa: the instruction set it is written for; "scalar" is portable C.
         symbol: the C function.
         header: the file under runtime_c/ that defines it.
@@ -107,8 +107,8 @@ def _misfit(kernel: Kernel, target: Target) -> str:
     """Return why a kernel cannot serve a target, or "" if it can."""
     if kernel.isa not in target.isas:
         return f"needs {kernel.isa}"
-    if kernel.operation == "xnor_dense" and kernel.word_bits != target.word_bits:
+    if kernel.operation == "xnor" and kernel.word_bits != target.word_bits:
         return f"packs {kernel.word_bits}-bit words, the target {target.word_bits}-bit words"
-    if kernel.operation != "xnor_dense" and kernel.nr > target.lanes:
+    if kernel.operation != "xnor" and kernel.nr > target.lanes:
         return f"keeps {kernel.nr} sums, the target {target.lanes}"
     return ""

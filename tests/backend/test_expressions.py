@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnncc.backend.expressions import Parameter, is_emittable, statements
+from bnncc.backend.expressions import (
+    Parameter,
+    is_emittable,
+    runtime_headers,
+    statements,
+)
 from bnncc.ir import interpret
 from bnncc.ir.expression import Expression, Operand, Source, Term
 from bnncc.ir.graph import GraphBuilder
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.kernels import Epilogue, Map
+from bnncc.ir.ops.kernels import Epilogue, Map, Store
 from bnncc.ir.types import Array, Element, Stage, TensorType
 from tests.backend.toolchain import WARNINGS, assert_same_bits, callable_model
 from tests.backend.zoo import Emitted, inputs, print_c
@@ -91,6 +96,13 @@ CASES: dict[str, tuple[tuple[Term, ...], Sequence[Array]]] = {
     "clip above": _one(ew.Clip(float("-inf"), 1)),
     "hard sigmoid": _one(ew.HardSigmoid(0.2, 0.5)),
     "sign": _one(ew.Sign()),
+    "round": _one(ew.Round()),
+    "floor": _one(ew.Floor()),
+    "ceil": _one(ew.Ceil()),
+    "round of scaled": ((Term(ew.Mul(), (X, _p(0))), Term(ew.Round(), (_t(0),))), (_scalar(0.5),)),
+    "tanh": _one(ew.Tanh()),
+    "sigmoid": _one(ew.Sigmoid()),
+    "sigmoid then mul": ((Term(ew.Sigmoid(), (X,)), Term(ew.Mul(), (X, _t(0)))), ()),
     "greater": _truth(ew.Greater(), _row(6)),
     "greater or equal": _truth(ew.GreaterOrEqual(), _scalar(0)),
     "less": _truth(ew.Less(), _row(7)),
@@ -136,7 +148,8 @@ def _emitted(element: Element) -> Emitted:
     kinds = {"float32": F32, "float64": Element.F64}
     for name, (terms, parameters) in _ELEMENTS[element].items():
         operands = [builder.constant("p", value, kinds[value.dtype.name]) for value in parameters]
-        epilogue = Epilogue(Expression(terms), len(operands), F32)
+        result = _t(len(terms) - 1)
+        epilogue = Epilogue(Expression(terms), 0, len(operands), (Store(result, F32),))
         builder.node(Map(epilogue), [x, *operands], name)
     return print_c(builder.build(list(_ELEMENTS[element])), f"cases_{element.value}")
 
@@ -194,7 +207,8 @@ def test_every_operation_that_has_a_form_is_here() -> None:
     tested = {type(term.op) for term in terms}
     with_form = {kind for kind, op in _ALL.items() if is_emittable(op)}
     assert with_form == tested
-    assert {"Tanh", "Round", "Floor", "Ceil"} <= {k.__name__ for k in _ALL.keys() - with_form}
+    # canonical_affine writes it as a product and a sum, before any kernel is chosen.
+    assert _ALL.keys() - with_form == {ew.BatchNormalization}
 
 
 _ATTRIBUTES = {
@@ -205,14 +219,33 @@ _ATTRIBUTES = {
     ew.HardSigmoid: (0.2, 0.5),
     ew.BatchNormalization: (1e-5,),
 }
-_KINDS = [getattr(ew, name) for name in ew.__all__ if name != "Elementwise"]
+_KINDS = [getattr(ew, name) for name in ew.__all__ if name not in ("Elementwise", "over_channels")]
 _ALL = {kind: kind(*_ATTRIBUTES.get(kind, ())) for kind in _KINDS}
 
 
 def test_what_has_no_form_is_refused() -> None:
-    terms = (Term(ew.Tanh(), (X,)),)
-    with pytest.raises(ValueError, match="Tanh cannot be written in C"):
-        statements(Expression(terms), "v", [])
+    terms = (Term(ew.BatchNormalization(1e-5), (X, *map(_p, range(4)))),)
+    with pytest.raises(ValueError, match=r"BatchNormalization\(.*\) cannot be written in C"):
+        statements(Expression(terms), ("v",), [Parameter((), "row", 1)] * 4)
+
+
+def test_variables_are_read_by_their_place() -> None:
+    y = Operand(Source.VARIABLE, 1)
+    terms = (Term(ew.Add(), (y, X)), Term(ew.Mul(), (_t(0), y)))
+    lines = statements(Expression(terms), ("v", "other[i]"), [])
+    assert [(line.name, line.value) for line in lines] == [
+        ("t0", "other[i] + v"),
+        ("t1", "bnn_mul(t0, other[i])"),
+    ]
+
+
+def test_only_the_headers_that_are_called_into() -> None:
+    def headers(*ops: ew.Elementwise) -> list[str]:
+        return runtime_headers(Expression(tuple(Term(op, (X,)) for op in ops)))
+
+    assert headers() == headers(ew.Relu(), ew.Neg()) == ["bnn_real.h"]
+    assert headers(ew.Tanh(), ew.Sigmoid()) == ["bnn_real.h", "bnn_transcendental.h"]
+    assert headers(ew.Ceil()) == ["bnn_real.h", "bnn_round.h"]
 
 
 def test_parameters_are_read_by_channel_and_place() -> None:

@@ -31,7 +31,10 @@ _FUNCTIONS = """
 #include "bnn_bits.h"
 #include "bnn_pack.h"
 #include "bnn_real.h"
+#include "bnn_round.h"
 #include "bnn_softmax.h"
+#include "bnn_tails.h"
+#include "bnn_transcendental.h"
 %(kernel_includes)s
 
 #define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
@@ -91,6 +94,13 @@ LOOP(relu, float, float, float, float, bnn_relu(a[i]))
 LOOP(abs, float, float, float, float, bnn_abs(a[i]))
 LOOP(sign, float, float, float, float, bnn_sign(a[i]))
 LOOP(clip, float, float, float, float, bnn_clip(a[i], b[i], c[i]))
+LOOP(round, float, float, float, float, bnn_round(a[i]))
+LOOP(floor, float, float, float, float, bnn_floor(a[i]))
+LOOP(ceil, float, float, float, float, bnn_ceil(a[i]))
+LOOP(exp, float, float, float, float, bnn_exp(a[i]))
+LOOP(log, float, float, float, float, bnn_log(a[i]))
+LOOP(tanh, float, float, float, float, bnn_tanh(a[i]))
+LOOP(sigmoid, float, float, float, float, bnn_sigmoid(a[i]))
 
 void row_softmax(size_t count, const float *x, float *y);
 void row_softmax(size_t count, const float *x, float *y) {
@@ -99,6 +109,15 @@ void row_softmax(size_t count, const float *x, float *y) {
 void row_log_softmax(size_t count, const float *x, float *y);
 void row_log_softmax(size_t count, const float *x, float *y) {
   bnn_log_softmax(count, x, y);
+}
+
+int64_t row_argmax(size_t count, const float *x);
+int64_t row_argmax(size_t count, const float *x) {
+  return bnn_argmax(count, x);
+}
+void row_topk(size_t count, size_t k, const float *x, float *values, int64_t *indices);
+void row_topk(size_t count, size_t k, const float *x, float *values, int64_t *indices) {
+  bnn_topk(count, k, x, values, indices);
 }
 
 void pack_planes_32(size_t count, size_t words, const uint8_t *x, uint32_t *planes);
@@ -183,6 +202,20 @@ class Library:
         call = getattr(self.handle, f"row_{name}")
         call(ctypes.c_size_t(len(x)), given.pointer, y.pointer)
         return y.checked()
+
+    def argmax(self, x: Array) -> int:
+        """Return bnn_argmax of a row of floats."""
+        given = Guarded.of(x)
+        call = self.handle.row_argmax
+        call.restype = ctypes.c_int64
+        return int(call(ctypes.c_size_t(len(x)), given.pointer))
+
+    def topk(self, x: Array, k: int) -> tuple[Array, Array]:
+        """Return the values and indices that bnn_topk leaves."""
+        given, values, indices = Guarded.of(x), Guarded.empty(k, "f4"), Guarded.empty(k, "i8")
+        pointers = (buffer.pointer for buffer in (given, values, indices))
+        self.handle.row_topk(ctypes.c_size_t(len(x)), ctypes.c_size_t(k), *pointers)
+        return values.checked(), indices.checked()
 
     def pack_planes(self, word_bits: int, x: Array, words: int) -> Array:
         """Return the planes [8, words] of bytes x."""

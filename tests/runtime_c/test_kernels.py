@@ -30,13 +30,14 @@ class Problem:
 
     Attributes:
         draw: makes (x, weights) from a generator, K, O and a pattern.
-        oracle: the results [O], written without numpy where integers are exact, else step by step.
+        oracle: what (x, weights) make of the results [O] that are there; written without numpy
+            where integers are exact, else step by step.
         store: the arrays that a kernel reads: x, and the weights of one block.
         result: the element type of the results.
     """
 
     draw: Callable[[np.random.Generator, int, int, str], tuple[Array, Array]]
-    oracle: Callable[[Array, Array], Array]
+    oracle: Callable[[Array, Array, Array], Array]
     store: Callable[[Kernel, Array, Array], tuple[int, Array, Array]]
     result: str
 
@@ -61,9 +62,10 @@ def _as_integer(bits: Array) -> int:
     return sum(1 << i for i in np.flatnonzero(bits).tolist())
 
 
-def _mismatches(x: Array, weights: Array) -> Array:
+def _mismatches(start: Array, x: Array, weights: Array) -> Array:
     x_bits = _as_integer(x)
-    return np.array([(x_bits ^ _as_integer(row)).bit_count() for row in weights], np.uint32)
+    counts = [(x_bits ^ _as_integer(row)).bit_count() for row in weights]
+    return np.array([a + b for a, b in zip(start.tolist(), counts, strict=True)], np.uint32)
 
 
 def _words(bits: Array, word_bits: int) -> Array:
@@ -94,8 +96,8 @@ def _reals(random: np.random.Generator, k: int, channels: int, pattern: str) -> 
             return x, weights
 
 
-def _signed_sum(x: Array, weights: Array) -> Array:
-    total = np.zeros(len(weights), np.float32)
+def _signed_sum(start: Array, x: Array, weights: Array) -> Array:
+    total = start
     for value, column in zip(x, (weights > 0).T, strict=True):
         total = total + np.where(column, value, -value)
     return total
@@ -106,8 +108,8 @@ def _lanes_store(kernel: Kernel, x: Array, block: Array) -> tuple[int, Array, Ar
     return len(x), x, _words((block > 0).T, kernel.nr)[:, 0]
 
 
-def _dot(x: Array, weights: Array) -> Array:
-    total = np.zeros(len(weights), np.float32)
+def _dot(start: Array, x: Array, weights: Array) -> Array:
+    total = start
     for value, column in zip(x, weights.T, strict=True):
         product = value * column
         total = total + product
@@ -119,14 +121,28 @@ def _real_store(kernel: Kernel, x: Array, block: Array) -> tuple[int, Array, Arr
 
 
 PROBLEMS = {
-    "xnor_dense": Problem(_bits, _mismatches, _xnor_store, "uint32"),
+    "xnor": Problem(_bits, _mismatches, _xnor_store, "uint32"),
     "sign_sum": Problem(_reals, _signed_sum, _lanes_store, "float32"),
-    "real_dense": Problem(_reals, _dot, _real_store, "float32"),
+    "real_sum": Problem(_reals, _dot, _real_store, "float32"),
 }
 
 
-def run(library: Library, kernel: Kernel, x: Array, weights: Array) -> Array:
-    """Return the results [O] of a whole layer, block by block, channels past O being zeros."""
+def started(operation: str, channels: int) -> Array:
+    """Return what a kernel may find in its results: counts, or sums of both signs and zeros."""
+    random = np.random.default_rng(channels)
+    if PROBLEMS[operation].result == "uint32":
+        return random.integers(0, 2**24, channels, np.uint32)
+    sums = random.standard_normal(channels) * 10.0 ** random.integers(-3, 4, channels)
+    return np.where(random.random(channels) < 0.2, -0.0, sums).astype(np.float32)
+
+
+def run(
+    library: Library, kernel: Kernel, x: Array, weights: Array, start: Array | None = None
+) -> Array:
+    """Return the results [O] of a whole layer, block by block, channels past O being zeros.
+
+    They count on from `start` [O], or from 0.
+    """
     assert kernel.mr == 1, "say here how a kernel of several rows lays them out"
     problem = PROBLEMS[kernel.operation]
     blocks = []
@@ -134,7 +150,10 @@ def run(library: Library, kernel: Kernel, x: Array, weights: Array) -> Array:
         block = np.zeros((kernel.nr, weights.shape[1]), weights.dtype)
         block[: len(weights) - first] = weights[first : first + kernel.nr]
         count, stored_x, stored_w = problem.store(kernel, x, block)
-        out = Guarded.empty(kernel.nr, problem.result)
+        found = np.zeros(kernel.nr, problem.result)
+        if start is not None:
+            found[: len(start) - first] = start[first : first + kernel.nr]
+        out = Guarded.of(found)
         blocks.append(library.kernel(kernel.symbol, count, stored_x, stored_w, out))
     return np.concatenate(blocks)[: len(weights)]
 
@@ -158,21 +177,44 @@ def test_every_operation_has_a_problem_and_every_problem_a_kernel() -> None:
 @each_kernel()
 def test_kernel_computes_its_definition_at_every_length(library: Library, kernel: Kernel) -> None:
     oracle = PROBLEMS[kernel.operation].oracle
+    nothing = np.zeros(kernel.nr, PROBLEMS[kernel.operation].result)
     for x, weights in problems(kernel.operation, LENGTHS, kernel.nr):
         actual = run(library, kernel, x, weights)
-        assert_same_bits(actual, oracle(x, weights), f"K = {len(x)}")
+        assert_same_bits(actual, oracle(nothing, x, weights), f"K = {len(x)}")
+
+
+@each_kernel()
+def test_kernel_counts_on_from_what_is_there(library: Library, kernel: Kernel) -> None:
+    oracle = PROBLEMS[kernel.operation].oracle
+    start = started(kernel.operation, kernel.nr)
+    for x, weights in problems(kernel.operation, [1, 2, 3, 17, 33, 64, 65, 97, 200], kernel.nr):
+        actual = run(library, kernel, x, weights, start)
+        assert_same_bits(actual, oracle(start, x, weights), f"K = {len(x)}")
+
+
+@each_kernel("sign_sum", "real_sum")
+def test_a_sum_in_pieces_is_the_sum(library: Library, kernel: Kernel) -> None:
+    # A convolution calls its kernel once a kernel row, on runs of the reduction.
+    for x, weights in problems(kernel.operation, [7, 30, 97], kernel.nr):
+        whole = run(library, kernel, x, weights)
+        cut = len(x) // 3
+        sums = run(library, kernel, x[:cut], weights[:, :cut])
+        sums = run(library, kernel, x[cut:], weights[:, cut:], sums)
+        assert_same_bits(sums, whole, f"K = {len(x)}")
 
 
 @pytest.mark.parametrize("operation", PROBLEMS)
 def test_rows_of_one_operation_agree_bit_for_bit(library: Library, operation: str) -> None:
     rows = [kernel for kernel in KERNELS if kernel.operation == operation]
+    start = started(operation, CHANNELS)
     for x, weights in problems(operation, [1, 31, 32, 33, 63, 64, 65, 127, 200], CHANNELS):
-        expected = PROBLEMS[operation].oracle(x, weights)
+        expected = PROBLEMS[operation].oracle(start, x, weights)
         for kernel in rows:
-            assert_same_bits(run(library, kernel, x, weights), expected, (str(kernel), len(x)))
+            actual = run(library, kernel, x, weights, start)
+            assert_same_bits(actual, expected, (str(kernel), len(x)))
 
 
-@each_kernel("xnor_dense")
+@each_kernel("xnor")
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_long_reductions_do_not_overflow_a_counter(
     library: Library, kernel: Kernel, pattern: str
@@ -194,11 +236,11 @@ def test_long_reductions_do_not_overflow_a_counter(
         columns = [int.from_bytes(np.ascontiguousarray(c).tobytes(), "little") for c in w.T]
         x_bits = int.from_bytes(x.tobytes(), "little")
         expected = np.array([(x_bits ^ column).bit_count() for column in columns], np.uint32)
-        out = Guarded.empty(kernel.nr, "uint32")
+        out = Guarded.of(np.zeros(kernel.nr, np.uint32))
         assert_same_bits(library.kernel(kernel.symbol, words, x, w, out), expected, words)
 
 
-@each_kernel("sign_sum", "real_dense")
+@each_kernel("sign_sum", "real_sum")
 def test_sums_keep_their_order(library: Library, kernel: Kernel) -> None:
     # 1e8 + 1 - 1e8 is 0 in this order and 1 in any that cancels first.
     x = np.array([1e8, 1, -1e8, 3e-45, 2**-24, 1], np.float32)
@@ -208,7 +250,7 @@ def test_sums_keep_their_order(library: Library, kernel: Kernel) -> None:
     assert_same_bits(run(library, kernel, x, weights), expected, "cancelling")
 
 
-@each_kernel("real_dense")
+@each_kernel("real_sum")
 def test_products_round_before_they_are_added(library: Library, kernel: Kernel) -> None:
     random = np.random.default_rng(5)
     for _ in range(50):
@@ -224,12 +266,11 @@ def test_products_round_before_they_are_added(library: Library, kernel: Kernel) 
 
 
 @each_kernel()
-def test_nothing_to_reduce_gives_zero(library: Library, kernel: Kernel) -> None:
-    result = PROBLEMS[kernel.operation].result
+def test_nothing_to_reduce_changes_nothing(library: Library, kernel: Kernel) -> None:
     nothing = np.zeros(1, np.uint64)
-    out = Guarded.empty(kernel.nr, result)
-    zeros = np.zeros(kernel.nr, result)
-    assert_same_bits(library.kernel(kernel.symbol, 0, nothing, nothing, out), zeros, "K = 0")
+    start = started(kernel.operation, kernel.nr)
+    actual = library.kernel(kernel.symbol, 0, nothing, nothing, Guarded.of(start))
+    assert_same_bits(actual, start, "K = 0")
 
 
 def test_c_reads_the_rows_that_python_reads(library: Library) -> None:

@@ -1,4 +1,4 @@
-"""Every kernel on buffers of exactly the size its contract names, under ASan and UBSan.
+"""Every kernel and function on buffers of exactly the size it names, under ASan and UBSan.
 
 Python's canaries see what is written outside; this sees what is read outside, too.
 """
@@ -17,10 +17,10 @@ SANITISE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 # x, weights and results of each operation in bytes, for `count` elements or words of x.
 SIZES = """
-#define SIZES_xnor_dense(count, nr, word_bits)                                                    \\
+#define SIZES_xnor(count, nr, word_bits)                                                          \\
   count * (word_bits) / 8u, count * (nr) * (word_bits) / 8u, (nr) * 4u
 #define SIZES_sign_sum(count, nr, word_bits) count * 4u, count * (word_bits) / 8u, (nr) * 4u
-#define SIZES_real_dense(count, nr, word_bits) count * 4u, count * (nr) * 4u, (nr) * 4u
+#define SIZES_real_sum(count, nr, word_bits) count * 4u, count * (nr) * 4u, (nr) * 4u
 """
 
 PROGRAM = """
@@ -28,6 +28,9 @@ PROGRAM = """
 #include <stdlib.h>
 #include <string.h>
 #include "bnn_pack.h"
+#include "bnn_round.h"
+#include "bnn_softmax.h"
+#include "bnn_tails.h"
 %(includes)s
 %(sizes)s
 typedef void adapter(size_t count, const void *x, const void *w, void *out);
@@ -38,10 +41,30 @@ static void check(adapter *call, size_t count, size_t x_bytes, size_t w_bytes, s
   unsigned char *x = malloc(x_bytes), *w = malloc(w_bytes), *out = malloc(out_bytes);
   memset(x, 0x3f, x_bytes);
   memset(w, 0x3e, w_bytes);
+  memset(out, 0, out_bytes);
   call(count, x, w, out);
   free(x);
   free(w);
   free(out);
+}
+
+/* What no conversion, shift or index may trip over: floats of every size, infinities and NaNs. */
+static void check_functions(size_t count) {
+  float *x = malloc(count * 4u), *y = malloc(count * 4u);
+  int64_t *indices = malloc(count * 8u);
+  for (size_t i = 0; i < count; ++i) {
+    x[i] = bnn_float_of((uint32_t)(i * 0x9e3779b9u + count * 0x00300001u));
+    y[i] = bnn_exp(x[i]) + bnn_tanh(x[i]) + bnn_sigmoid(x[i]) + bnn_round(x[i]) + bnn_ceil(x[i]);
+    y[i] = y[i] + bnn_log(x[i] < 1.0f ? 1.0f : x[i]);
+  }
+  bnn_softmax(count, x, y);
+  bnn_log_softmax(count, x, y);
+  bnn_topk(count, count, x, y, indices);
+  bnn_topk(count, (count + 1u) / 2u, x, y, indices);
+  indices[0] = bnn_argmax(count, x);
+  free(x);
+  free(y);
+  free(indices);
 }
 
 #define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
@@ -59,6 +82,7 @@ int main(void) {
     kernels += count == 1u;
 #include "kernels.inc"
 #undef BNN_KERNEL
+    check_functions(count);
     for (size_t word_bits = 32; word_bits <= 64u; word_bits += 32) {
       const size_t words = (count + word_bits - 1u) / word_bits;
       uint8_t *x = malloc(count);

@@ -24,7 +24,7 @@ def test_symbols_are_distinct() -> None:
 @EACH_KERNEL
 def test_a_symbol_says_what_its_row_says(kernel: Kernel) -> None:
     # bnn_<operation>_<mr>x<nr>[_w<word_bits>]__<isa>
-    words = f"_w{kernel.word_bits}" if kernel.operation == "xnor_dense" else ""
+    words = f"_w{kernel.word_bits}" if kernel.operation == "xnor" else ""
     expected = f"bnn_{kernel.operation}_{kernel.mr}x{kernel.nr}{words}__{kernel.isa}"
     assert kernel.symbol == str(kernel) == expected
 
@@ -64,7 +64,7 @@ def test_the_file_has_nothing_but_a_comment_and_rows() -> None:
 # --- A file that cannot be read -------------------------------------------------------------------
 
 _COMMENT = "/* BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits) */\n"
-_ROW = "BNN_KERNEL(xnor_dense, scalar, bnn_f, kernels/f.h, 1, 4, 32)\n"
+_ROW = "BNN_KERNEL(xnor, scalar, bnn_f, kernels/f.h, 1, 4, 32)\n"
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
 def test_rows_are_read_in_order(read) -> None:
     second = _ROW.replace("bnn_f", "bnn_g").replace("32)", "64)")
     assert read(_COMMENT + _ROW + second) == (
-        Kernel("xnor_dense", "scalar", "bnn_f", "kernels/f.h", 1, 4, 32),
-        Kernel("xnor_dense", "scalar", "bnn_g", "kernels/f.h", 1, 4, 64),
+        Kernel("xnor", "scalar", "bnn_f", "kernels/f.h", 1, 4, 32),
+        Kernel("xnor", "scalar", "bnn_g", "kernels/f.h", 1, 4, 64),
     )
 
 
