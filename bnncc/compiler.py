@@ -26,6 +26,7 @@ from bnncc.ir.text import format_graph
 from bnncc.passes.base import Context, SignZero
 from bnncc.pipeline import PIPELINE, Lowered, run_pipeline
 from bnncc.report import Report, make_report
+from bnncc.report.parameters import parameter_names
 from bnncc.targets import Target, host_target, target_named
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def compile_in_memory(
             target=target.name,
             notes=imported.notes,
             seconds=clock.seconds,
+            parameters=parameter_names(imported.source),
         ),
         target=target,
         inputs={input_name or only: spec for input_name, spec in declared.items()},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from rich.console import Console
 from rich.text import Text
 
 from bnncc.backend.program import Port
-from bnncc.cli.console import facts, human_bytes, items, plain_table, safe, show_table
+from bnncc.cli.console import (
+    facts,
+    human_bytes,
+    human_count,
+    items,
+    plain_table,
+    safe,
+    show_table,
+)
 from bnncc.compiler import Artifact, Compilation, Options
 from bnncc.errors import printable
 from bnncc.ir.text import format_graph
-from bnncc.report import LayerReport, Report
-from bnncc.targets import load_kernels
+from bnncc.report import Arithmetic, LayerReport, OtherWork, Report
 
 __all__ = ["artifact_json", "inspection_json", "show_artifact", "show_inspection"]
 
@@ -97,42 +105,38 @@ def _port_text(port: Port) -> str:
     return f"{printable(port.tensor)}: {port.c_type}{sizes}"
 
 
+_WHOLE_TABLE = 100
+"""Columns of a terminal from which on the table says too what each layer reads and stores."""
+
+_SHAPE_WIDTH = 32
+_READS = {"bipolar": "bits", "ternary": "levels", "u8": "bytes", "f32": "reals"}
+_DOES = {Arithmetic.BITS: "bits", Arithmetic.SIGNS: "+-x", Arithmetic.REALS: "real"}
+
+
 def _show_layers(console: Console, layers: Sequence[LayerReport]) -> None:
     """Print a line for each layer, then why some are not on bits: each reason once, numbered."""
-    reasons = list(dict.fromkeys(filter(None, map(_why_not_bits, layers))))
-    columns = [("layer", "text"), ("K x channels", "fixed"), ("weights", "fixed")]
-    columns += [("input", "fixed"), ("kernel", "fixed"), ("bytes", "fixed")]
-    table = plain_table(*columns, gap=1)
+    console.print()
+    if not layers:
+        console.print(Text("The model has no layer with weights."))
+        return
+    reasons = list(dict.fromkeys(layer.reason for layer in layers if layer.reason))
+    whole = console.width >= _WHOLE_TABLE
+    columns = [("layer", "text"), ("shape", "fixed"), ("MACs", "number"), ("sums of", "fixed")]
+    columns += [("reads", "fixed"), ("stores", "fixed")] if whole else []
+    table = plain_table(*columns, ("weights", "fixed"), gap=1)
     for layer in layers:
-        why = _why_not_bits(layer)
-        mark = f" ({reasons.index(why) + 1})" if why else ""
+        mark = f" ({reasons.index(layer.reason) + 1})" if layer.reason else ""
+        between = [_READS[layer.activations], "+".join(layer.stores)] if whole else []
         table.add_row(
-            printable(layer.name),
-            f"{layer.k} x {layer.channels}",
-            layer.weights,
-            layer.activations,
-            Text(_kernel_text(layer.kernel) + mark, style="yellow" if why else "green"),
+            layer.title,
+            textwrap.fill(layer.shape, _SHAPE_WIDTH),
+            human_count(layer.macs),
+            Text(_DOES[layer.arithmetic] + mark, style="yellow" if mark else "green"),
+            *between,
             f"{human_bytes(layer.source_bytes)} -> {human_bytes(layer.packed_bytes)}",
         )
-    console.print()
-    if layers:
-        show_table(console, table)
-    else:
-        console.print(Text("The model has no layer with weights."))
+    show_table(console, table)
     items(console, "Not on bits", [(f"({i})", why) for i, why in enumerate(reasons, 1)])
-
-
-def _kernel_text(symbol: str) -> str:
-    """Return what a kernel computes and the instruction set it is for, short enough for a table."""
-    found = next((kernel for kernel in load_kernels() if kernel.symbol == symbol), None)
-    return f"{found.operation} {found.isa}" if found else printable(symbol)
-
-
-def _why_not_bits(layer: LayerReport) -> str:
-    """Return why a layer is not XNOR and popcount, or "" if it is."""
-    if layer.reason or layer.weights == "binary":
-        return layer.reason
-    return "its weights are real"
 
 
 def _is_known(names: str, why: str, known: set[tuple[str, str]]) -> bool:
@@ -143,22 +147,65 @@ def _is_known(names: str, why: str, known: set[tuple[str, str]]) -> bool:
 def _sizes(report: Report) -> list[tuple[str, str]]:
     layers = report.layers
     binary = sum(layer.weights == "binary" for layer in layers)
-    on_bits = sum(not _why_not_bits(layer) for layer in layers)
+    on_bits = sum(layer.arithmetic is Arithmetic.BITS for layer in layers)
     before, after = report.source_bytes, report.flash_bytes
     ratio = f" ({before / after:.1f}x)" if after else ""
-    kinds = [("", f"  {kind:<15}{size:>13,}") for kind, size in report.constant_bytes.items()]
-    least = report.arena_lower_bound
     return [
         ("layers", f"{len(layers)}: {binary} with binary weights, {on_bits} computed on bits"),
         ("flash", f"{after:,} bytes of constants; the model had {before:,}{ratio}"),
-        *kinds,
-        ("RAM", f"{report.arena_bytes:,} bytes of arena; no plan takes fewer than {least:,}"),
-        ("work", f"{report.binary_macs:,} binary and {report.real_macs:,} real MACs a sample"),
+        *_parts(dict(sorted(report.constant_bytes.items(), key=lambda part: -part[1]))),
+        ("RAM", _arena_text(report)),
+        ("work", _work_text(report)),
+        *_parts({_MACS[kind]: count for kind, count in _macs(report).items() if count}),
+        *[("", f"  {_other_text(work)}") for work in report.others],
     ]
 
 
+_MACS = {
+    Arithmetic.BITS: "on bits",
+    Arithmetic.SIGNS: "additions +-x",
+    Arithmetic.REALS: "real",
+}
+
+
+def _macs(report: Report) -> dict[Arithmetic, int]:
+    return {
+        Arithmetic.BITS: report.binary_macs,
+        Arithmetic.SIGNS: report.sign_macs,
+        Arithmetic.REALS: report.real_macs,
+    }
+
+
+def _parts(amounts: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [("", f"  {kind:<15}{amount:>15,}") for kind, amount in amounts.items()]
+
+
+def _arena_text(report: Report) -> str:
+    arena, least = report.arena_bytes, report.arena_lower_bound
+    above = f" ({100 * (arena / least - 1):+.1f} %)" if 0 < least < arena else ""
+    return f"{arena:,} bytes of arena; no plan takes fewer than {least:,}{above}"
+
+
+def _work_text(report: Report) -> str:
+    share = 100 * report.binary_macs / max(1, report.macs)
+    return f"{report.macs:,} MACs a sample, {share:.1f} % of them on bits"
+
+
+def _other_text(work: OtherWork) -> str:
+    passes = "pass" if work.count == 1 else "passes"
+    return f"{work.kind:<15}{work.elements:>15,} elements in {work.count} {passes}"
+
+
+_LISTED = 6
+"""Assumptions that are listed one by one."""
+
+
 def _show_remarks(console: Console, report: Report) -> None:
-    items(console, "Assumed", [("-", text) for text in report.assumptions])
+    items(console, "Gains little", [("-", caution.text) for caution in report.cautions])
+    assumed = [("-", text) for text in report.assumptions[:_LISTED]]
+    if len(report.assumptions) > _LISTED:
+        assumed.append(("-", f"and {len(report.assumptions) - _LISTED} more, see --json"))
+    items(console, "Assumed", assumed)
     items(console, "Note", [("-", text) for text in report.notes])
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 __all__ = [
     "facts",
     "human_bytes",
+    "human_count",
     "items",
     "messages",
     "plain_table",
@@ -80,11 +81,20 @@ def _finite(value: Any) -> Any:
 
 def human_bytes(count: int) -> str:
     """Return a size in two or three digits, such as `1.6 MB`."""
-    value, units = float(count), ["B", "kB", "MB", "GB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    digits = 1 if value < 9.95 and units[0] != "B" else 0
-    return f"{value:.{digits}f} {units[0]}"
+    return _scaled(count, ("B", "kB", "MB", "GB"))
+
+
+def human_count(count: int) -> str:
+    """Return a number in two or three digits, such as `116 M`."""
+    return _scaled(count, ("", "k", "M", "G", "T")).rstrip()
+
+
+def _scaled(count: int, units: Sequence[str]) -> str:
+    value, power = float(count), 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    digits = 1 if value < 9.95 and power else 0
+    return f"{value:.{digits}f} {units[power]}"
 
 
 def plain_table(*columns: tuple[str, str], gap: int = 2) -> Table:

@@ -63,7 +63,7 @@ def list_targets(console: Console, *, as_json: bool) -> None:
     table = plain_table(*columns, ("kernels of wide layers", "fixed"))
     for target in TARGETS:
         here = target == host_target()
-        description = f"{target.description}{' (this machine)' if here else ''}"
+        description = f"{'this machine: ' if here else ''}{target.description}"
         kernels = "\n".join(kernel.symbol for kernel in _kernels(target))
         name = Text(target.name, style="bold green" if here else "bold")
         table.add_row(name, f"{target.word_bits}-bit", description, kernels)

@@ -1,6 +1,7 @@
 """Compile the generated C into a shared library that this process can load.
 
-The library holds the model's own C, unchanged, and the harness of templates/harness.c.j2.
+The library holds the model's own C, unchanged, and the harness of templates/harness.c.j2. Several
+models may share one library, and one call of the compiler; they then share the runtime's text too.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import shlex
 import shutil
 import signal
 import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bnncc import resources
+from bnncc.backend.amalgamate import amalgamate
 from bnncc.backend.emit import render
 from bnncc.compiler import Compilation
-from bnncc.errors import ToolchainError, printable
+from bnncc.errors import ToolchainError, UsageError, printable
 from bnncc.targets import Target, host_target
 
 __all__ = ["build_library", "find_compiler", "host_flags"]
@@ -117,31 +122,35 @@ def _accepts(command: tuple[str, ...], flag: str) -> bool:
 
 
 def build_library(
-    compilation: Compilation, folder: Path, *, compiler: str = "", timeout_s: float = _TIMEOUT_S
+    compilations: Sequence[Compilation],
+    folder: Path,
+    *,
+    compiler: str = "",
+    timeout_s: float = _TIMEOUT_S,
 ) -> Path:
-    """Return the path of the model's shared library, built in `folder` with -O3 for this machine.
+    """Return the path of the models' shared library, built in `folder` with -O3 for this machine.
 
     The environment's CFLAGS come last and win. Nothing else of `folder` is needed afterwards.
 
     Args:
-        compilation: what to build; its target may be another machine's, its C is portable.
+        compilations: what to build, at least one; their names differ. Their targets may be other
+            machines, their C is portable.
         folder: an existing one of the caller's own.
         compiler: see `find_compiler`.
         timeout_s: after which the compiler is stopped.
 
     Raises:
+        UsageError: BNN020 if two models have one name, which is that of their C functions.
         ToolchainError: BNN040 without a compiler, BNN041 if it rejects the code or takes too long.
         OSError: the folder cannot be written.
     """
+    _refuse_shared_names(compilations)
     command = find_compiler(compiler)
-    flags = (*_FLAGS, *host_flags(command, compilation.target), *_environment_flags())
+    machine = [host_flags(command, compilation.target) for compilation in compilations]
+    flags = (*_FLAGS, *min(machine, key=len), *_environment_flags())
     _refuse_inexact((*command[1:], *flags))
-    name = compilation.program.name
-    texts = {
-        f"{name}.h": compilation.header,
-        f"{name}.c": compilation.source,
-        _HARNESS: render("harness.c.j2", compilation.program),
-    }
+    harness = "\n".join(render("harness.c.j2", c.program) for c in compilations)
+    texts = {_HARNESS: harness, **dict(_sources(compilations))}
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     library = folder / "model.so"
@@ -150,13 +159,50 @@ def build_library(
     if status != 0 or not library.is_file():
         raise ToolchainError(
             "BNN041",
-            f"the C compiler rejected the code of {name}",
+            f"the C compiler rejected the code of {_listed(compilations)}",
             where=_without(folder, shlex.join(arguments)),
             why=_tail(_without(folder, output)) or f"it ended with status {status} and no message",
             help="CFLAGS, if set, must suit the compiler; CC names another one; a missing header "
             "means that the C library's development files are not installed (Debian: libc6-dev)",
         )
     return library
+
+
+def _refuse_shared_names(compilations: Sequence[Compilation]) -> None:
+    counts = Counter(compilation.program.name for compilation in compilations)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise UsageError(
+            "BNN020",
+            f"{count} of the models to load together are called {name}",
+            help="give each a name of its own: bnncc.Options(name=...)",
+        )
+
+
+def _sources(compilations: Sequence[Compilation]) -> Iterator[tuple[str, str]]:
+    """Yield the files of the models: name and text.
+
+    The runtime's functions may be defined once a translation unit: of several models, the first
+    brings the whole runtime instead of the part that it needs, and the others bring nothing.
+    """
+    runtime = ""
+    if len(compilations) > 1:
+        root = resources.runtime_dir()
+        runtime = amalgamate(sorted(f"{p.relative_to(root).as_posix()}" for p in root.rglob("*.h")))
+    for index, compilation in enumerate(compilations):
+        program, source = compilation.program, compilation.source
+        if runtime:
+            source = source.replace(program.runtime, "" if index else runtime, 1)
+        yield f"{program.name}.h", compilation.header
+        yield f"{program.name}.c", source
+
+
+def _listed(compilations: Sequence[Compilation]) -> str:
+    """Return the models' names, at most three of them."""
+    names = [compilation.program.name for compilation in compilations]
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{', '.join(names[:2])} and {len(names) - 2} more models"
 
 
 def _environment_flags() -> list[str]:

@@ -18,17 +18,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from bnncc.certificate import LayerCertificate
+from bnncc.certificate import Bounded, LayerCertificate, SignOfZero
 from bnncc.compiler import Compilation
 from bnncc.errors import printable
-from bnncc.ir.analysis.rounding import bias_slack, gamma, softmax_bound, spread
-from bnncc.ir.expression import root_of, trace
 from bnncc.ir.graph import Graph
 from bnncc.ir.interpret import run_stored
-from bnncc.ir.ops.linear import BinaryDense, MatMul
-from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.storage import decode, encode
-from bnncc.ir.types import Array
+from bnncc.ir.types import Array, Element
+from bnncc.verification.bounds import Bounds
 from bnncc.verification.data import Samples
 from bnncc.verification.oracle import Oracle, raw_name
 from bnncc.verification.result import LayerCheck, OutputCheck, Verification
@@ -37,6 +34,9 @@ from bnncc.verification.run import CompiledModel
 __all__ = ["compare"]
 
 _ROWS_AT_ONCE = 500
+_BYTES_AT_ONCE = 1 << 28
+"""What the tensors of all samples that are compared at once may take, in each of the graphs."""
+_COMPARED = (Element.F32, Element.BIPOLAR, Element.TERNARY, Element.I64)
 
 
 class _Comparison:
@@ -51,17 +51,20 @@ class _Comparison:
         self.certificates: Mapping[str, LayerCertificate] = {
             c.layer: c for c in compilation.certificate.layers
         }
-        self.assumed = {a.tensor for a in compilation.certificate.assumptions}
-        names = [layer.y.tensor for layer in compilation.program.layers]
-        self.layers = {name: LayerCheck(printable(name)) for name in names}
+        assumptions = compilation.certificate.assumptions
+        signs = [a for a in assumptions if isinstance(a, SignOfZero)]
+        self.assumed = {a.tensor for a in signs}
+        self.bounded = {a.result: a for a in assumptions if isinstance(a, Bounded)}
+        self.stored = [result.tensor for result in compilation.program.results]
+        self.layers = {name: LayerCheck(printable(name)) for name in self.stored}
         self.outputs = {name: OutputCheck(printable(name)) for name in self.packed.outputs}
         # Everything stored that the oracle has too is compared there, and taken from there on.
-        points = [name for name in names if name in self.folded.types]
+        points = [name for name in self.stored if name in self.folded.types]
         self.twins = _twins(self.certificates)
-        wanted = [*self.certificates, *self.twins.values(), *points]
-        assumptions = compilation.certificate.assumptions
-        self.oracle = Oracle(compilation.oracle, wanted, assumptions)
-        self.plain = Oracle(compilation.oracle) if assumptions else self.oracle
+        roots = [bounded.tensor for bounded in self.bounded.values()]
+        wanted = [*self.certificates, *self.twins.values(), *roots, *points]
+        self.oracle = Oracle(compilation.oracle, wanted, signs)
+        self.plain = Oracle(compilation.oracle) if signs else self.oracle
         self.top1: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self.outputs}
 
     def run(self, rows: slice) -> None:
@@ -69,7 +72,7 @@ class _Comparison:
         compiled = {name: array[rows] for name, array in self.samples.compiled.items()}
         fed = {name: array[rows] for name, array in self.samples.oracle.items()}
         oracle = self.oracle.run(fed)
-        self._reference(compiled, oracle, rows.start)
+        _Forced(self, oracle, rows.start).run(compiled)
         results = self._generated(compiled, rows.start)
         plain = oracle if self.plain is self.oracle else self.plain.run(fed)
         for name, check in self.outputs.items():
@@ -78,101 +81,13 @@ class _Comparison:
             check.values += results[name].size
             self.top1[name].append((_ranked(plain[name]), _ranked(results[name])))
 
-    def _reference(
-        self, feeds: Mapping[str, Array], oracle: Mapping[str, Array], first: int
-    ) -> None:
-        """Run the folded graph on the oracle's own tensors, and compare each with the oracle's."""
-        seen: dict[str, Array] = {}
-
-        def observe(name: str, value: Array) -> Array:
-            seen[name] = value
-            source = self.twins.get(name, name)
-            if source in oracle:
-                truth = oracle[source].reshape(value.shape)
-                if name in self.certificates:
-                    self._bits(name, decode(value, self.folded.types[name]), truth, seen, first)
-                elif value.dtype == np.float32:
-                    self._reals(name, value, truth, seen, first)
-                if source in self.assumed:
-                    zeros = int((oracle[raw_name(source)] == 0).sum())
-                    self.layers.setdefault(name, LayerCheck(printable(name))).assumed += zeros
-                seen[name] = encode(truth, self.folded.types[name])
-            return seen[name]
-
-        seen.update({n: encode(a, self.folded.types[n]) for n, a in feeds.items()})
-        run_stored(self.folded, feeds, observe)
-
-    def _bits(
-        self, name: str, ours: Array, truth: Array, seen: Mapping[str, Array], first: int
-    ) -> None:
-        """Count the bits of a quantised tensor that differ, by reason."""
-        check = self.layers.setdefault(name, LayerCheck(printable(name)))
-        check.compared += ours.size
-        row, channel = np.nonzero((ours != truth).reshape(len(ours), -1))
-        if not len(row):
-            return
-        undecided = self._undecided(self.certificates[name], row, channel, seen)
-        failed = ~undecided
-        check.undecided += int(undecided.sum())
-        check.mismatches += int(failed.sum())
-        if failed.any() and not check.first:
-            at = int(np.argmax(failed))
-            check.first = f"sample {first + row[at]}, channel {channel[at]}"
-
-    def _undecided(
-        self, proof: LayerCertificate, row: Array, channel: Array, seen: Mapping[str, Array]
-    ) -> Array:
-        """Return which differing bits another float32 order of the same layer could give."""
-        root = seen[proof.root].reshape(len(seen[proof.root]), -1)
-        value = root[row, channel].astype(np.float64)
-        radius = self._reordering(proof.root, seen)
-        reach = radius[row, channel] if radius is not None else 0.0
-        return proof.is_undecided(channel, value - reach, value + reach)
-
-    def _reordering(self, name: str, seen: Mapping[str, Array]) -> Array | None:
-        """Return how far a float32 sum over these inputs could move in another order [N, O]."""
-        node = self.folded.producers.get(name)
-        if node is None or not isinstance(node.op, (BinaryDense, MatMul)):
-            return None
-        x, weights = seen[node.inputs[0]], self.folded.constants[node.inputs[1]]
-        if x.dtype != np.float32:
-            return None
-        magnitude = np.abs(x.astype(np.float64)) @ np.abs(weights.T.astype(np.float64))
-        return np.asarray(2 * gamma(weights.shape[1] + 2) * magnitude)
-
-    def _reals(
-        self, name: str, ours: Array, truth: Array, seen: Mapping[str, Array], first: int
-    ) -> None:
-        """Count the values that no order of float32 operations explains."""
-        # Not "apart > bound": no comparison with NaN holds, and a NaN must not pass.
-        wrong = ~(_distance(ours, truth) <= self._explained(name, ours, seen))
-        check = self.outputs.get(name) or self.layers[name]
-        check.mismatches += int(wrong.sum())
-        if wrong.any() and name in self.layers and not self.layers[name].first:
-            at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-            self.layers[name].first = f"sample {first + at[0]}, value {list(map(int, at[1:]))}"
-
-    def _explained(self, name: str, ours: Array, seen: Mapping[str, Array]) -> Array | float:
-        """Return how far another float32 evaluation of a real tensor may lie from ours."""
-        node = self.folded.producers[name]
-        if isinstance(node.op, Softmax):
-            return softmax_bound(ours, log=node.op.log)
-        root = root_of(self.folded, name)
-        reordered = self._reordering(root, seen) if root else None
-        slack: Array | float = 0.0 if reordered is None else reordered
-        chain = trace(self.folded, name, root) if root and root != name else None
-        if chain is None:
-            return slack
-        return spread(chain, seen[chain.root], slack + bias_slack(self.folded, chain))[1]
-
     def _generated(self, feeds: Mapping[str, Array], first: int) -> dict[str, Array]:
         """Run the C, compare all it stores with the packed graph, and return its outputs."""
         stored = run_stored(self.packed, feeds)
         folded = run_stored(self.folded, feeds)
         ordered = [feeds[name] for name in self.packed.inputs]
         results, trace_ = self.model.traced(*ordered)
-        for layer, actual in zip(self.compilation.program.layers, trace_, strict=True):
-            name = layer.y.tensor
+        for name, actual in zip(self.stored, trace_, strict=True):
             expected = stored[name]
             wrong = _bitwise(expected) != _bitwise(actual.reshape(expected.shape))
             if name in folded and not wrong.any():
@@ -195,11 +110,98 @@ class _Comparison:
         for name, check in self.outputs.items():
             pairs = self.top1[name]
             reference, generated = (np.concatenate(column) for column in zip(*pairs, strict=True))
-            if reference.ndim == 1 and self.packed.types[name].shape[-1] > 1:
+            if reference.ndim == 1:
                 check.top1_agreement = float((reference == generated).mean())
                 if labels is not None:
                     check.accuracy_reference = float((reference == labels).mean())
                     check.accuracy_c = float((generated == labels).mean())
+
+
+class _Forced:
+    """One run of the folded graph on the oracle's own tensors, each compared with the oracle's."""
+
+    def __init__(self, comparison: _Comparison, oracle: Mapping[str, Array], first: int) -> None:
+        self.comparison = comparison
+        self.graph = comparison.folded
+        self.oracle = oracle
+        self.first = first
+        self.seen: dict[str, Array] = {}
+        self.known: set[str] = set()
+        certificates = comparison.certificates
+        self.bounds = Bounds(self.graph, certificates, self.seen, self.known)
+
+    def run(self, feeds: Mapping[str, Array]) -> None:
+        """Run a batch."""
+        self.seen.update({n: encode(a, self.graph.types[n]) for n, a in feeds.items()})
+        run_stored(self.graph, feeds, self._observe)
+
+    def _observe(self, name: str, value: Array) -> Array:
+        """Compare a tensor if the oracle has it, and go on with the oracle's values."""
+        self.seen[name] = value
+        kind = self.graph.types[name]
+        source = self.comparison.twins.get(name, name)
+        if source not in self.oracle or kind.element not in _COMPARED:
+            return value
+        truth = self._within_limits(name, source, value)
+        if kind.element is Element.F32 and name not in self.comparison.certificates:
+            self._reals(name, value, truth)
+        else:
+            self._levels(name, value, truth)
+        if source in self.comparison.assumed:
+            raw = self.oracle[raw_name(source)]
+            self._check(name).assumed += int(((raw == 0) | np.isnan(raw)).sum())
+        self.seen[name] = encode(truth, kind)
+        self.known.add(name)
+        return self.seen[name]
+
+    def _within_limits(self, name: str, source: str, ours: Array) -> Array:
+        """Return the oracle's tensor, but our own values where it left a range that was assumed."""
+        truth = self.oracle[source].reshape(ours.shape)
+        bounded = self.comparison.bounded.get(source)
+        if bounded is None:
+            return truth
+        reached = self.oracle.get(bounded.tensor, self.seen.get(bounded.tensor))
+        if reached is None:
+            return truth
+        beyond = np.abs(reached.reshape(ours.shape)) >= bounded.limit
+        self._check(name).assumed += int(beyond.sum())
+        return np.where(beyond, ours, truth) if beyond.any() else truth
+
+    def _check(self, name: str) -> LayerCheck:
+        return self.comparison.layers.setdefault(name, LayerCheck(printable(name)))
+
+    def _levels(self, name: str, ours: Array, truth: Array) -> None:
+        """Count the bits, levels or indices that differ, by reason."""
+        check = self._check(name)
+        check.compared += ours.size
+        at = np.nonzero(ours != truth)
+        if not len(at[0]):
+            return
+        undecided = self.bounds.explains(name, at, truth[at])
+        check.undecided += int(undecided.sum())
+        check.mismatches += int((~undecided).sum())
+        if not undecided.all() and not check.first:
+            failed = int(np.argmin(undecided))
+            check.first = _place(self.first, [index[failed] for index in at])
+
+    def _reals(self, name: str, ours: Array, truth: Array) -> None:
+        """Count the values that no order of float32 operations explains."""
+        at = np.nonzero(_distance(ours, truth) != 0)
+        explained = self.bounds.explains(name, at, truth[at])
+        check = self.comparison.outputs.get(name) or self._check(name)
+        check.mismatches += int((~explained).sum())
+        layer = self.comparison.layers.get(name)
+        if layer is not None and not explained.all() and not layer.first:
+            failed = int(np.argmin(explained))
+            layer.first = _place(self.first, [index[failed] for index in at])
+
+
+def _place(first: int, index: Sequence[int]) -> str:
+    """Return where a value is: its sample, channel and, in an image, pixel."""
+    sample, *rest = map(int, index)
+    text = f"sample {first + sample}"
+    text += f", channel {rest[0]}" if rest else ""
+    return text + (f", pixel {rest[1:]}" if rest[1:] else "")
 
 
 def _twins(certificates: Mapping[str, LayerCertificate]) -> dict[str, str]:
@@ -225,9 +227,17 @@ def _distance(a: Array, b: Array) -> Array:
         return np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
 
 
-def _ranked(scores: Array) -> Array:
-    """Return the first-ranked class of each row [N, C], the lowest index among equals."""
-    return scores.argmax(axis=1) if scores.ndim == 2 else scores[:0].reshape(0, 1)
+def _ranked(result: Array) -> Array:
+    """Return the first-ranked class of each sample [N], or [0, 1] if the result ranks nothing.
+
+    Of scores [N, C], C > 1, it is the largest, the lowest index among equals; integers are a
+    ranking already, [N] or [N, k].
+    """
+    if result.dtype == np.int64 and result.ndim in (1, 2) and result.size:
+        return result.reshape(len(result), -1)[:, 0]
+    if result.dtype != np.int64 and result.ndim == 2 and result.shape[1] > 1:
+        return np.asarray(result.argmax(axis=1))
+    return np.zeros((0, 1), np.int64)
 
 
 def _bitwise(values: Array) -> Array:
@@ -244,7 +254,7 @@ def compare(
 ) -> Verification:
     """Return how the compiled model compares with its source on the given samples."""
     comparison = _Comparison(compilation, model, samples)
-    for rows in _chunks(samples.count):
+    for rows in _chunks(samples.count, _rows_at_once(compilation)):
         progress("comparing samples", rows.start, samples.count)
         comparison.run(rows)
     comparison.finish()
@@ -254,6 +264,16 @@ def compare(
     )
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    for start in range(0, count, _ROWS_AT_ONCE):
-        yield slice(start, min(start + _ROWS_AT_ONCE, count))
+def _rows_at_once(compilation: Compilation) -> int:
+    """Return how many samples to hold at once, so that large images take no gigabytes."""
+    graphs = (compilation.lowered.folded, compilation.lowered.graph)
+    most = max(
+        sum(kind.nbytes for name, kind in graph.types.items() if name not in graph.constants)
+        for graph in graphs
+    )
+    return int(np.clip(_BYTES_AT_ONCE // max(most, 1), 1, _ROWS_AT_ONCE))
+
+
+def _chunks(count: int, rows: int) -> Iterator[slice]:
+    for start in range(0, count, rows):
+        yield slice(start, min(start + rows, count))

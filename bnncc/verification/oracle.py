@@ -52,7 +52,10 @@ def raw_name(tensor: str) -> str:
 
 
 def _with_sign_of_zero(model: onnx.ModelProto, assumption: SignOfZero) -> onnx.ModelProto:
-    """Return the model with s + value * (1 - |s|) in place of a sign s: exact on -1, 0 and 1."""
+    """Return the model with the assumed value in place of a sign s where that is 0, or no number.
+
+    As s + value * (1 - |s|), exact on -1, 0 and 1; where 0 gives NaN, as Where(IsNaN(s), value, s).
+    """
     name, raw = assumption.tensor, raw_name(assumption.tensor)
     result = _with_nodes(model, model.graph.node)
     graph = result.graph
@@ -64,12 +67,18 @@ def _with_sign_of_zero(model: onnx.ModelProto, assumption: SignOfZero) -> onnx.M
     for what, value in (("one", 1), ("value", assumption.value)):
         constant = np.asarray(value, np.float32)
         graph.initializer.append(onnx.numpy_helper.from_array(constant, f"{name}@{what}"))
-    chain = (
-        ("Abs", [raw], f"{name}@abs"),
-        ("Sub", [f"{name}@one", f"{name}@abs"], f"{name}@zero"),
-        ("Mul", [f"{name}@zero", f"{name}@value"], f"{name}@sign"),
-        ("Add", [raw, f"{name}@sign"], name),
-    )
+    if assumption.undefined:
+        chain = [
+            ("IsNaN", [raw], f"{name}@zero"),
+            ("Where", [f"{name}@zero", f"{name}@value", raw], name),
+        ]
+    else:
+        chain = [
+            ("Abs", [raw], f"{name}@abs"),
+            ("Sub", [f"{name}@one", f"{name}@abs"], f"{name}@zero"),
+            ("Mul", [f"{name}@zero", f"{name}@value"], f"{name}@sign"),
+            ("Add", [raw, f"{name}@sign"], name),
+        ]
     made = [onnx.helper.make_node(op, inputs, [output]) for op, inputs, output in chain]
     del graph.node[:]
     graph.node.extend([*nodes[: at + 1], *made, *nodes[at + 1 :]])

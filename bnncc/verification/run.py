@@ -20,7 +20,7 @@ from bnncc.errors import ToolchainError, UsageError, printable
 from bnncc.ir.types import Array
 from bnncc.verification.build import build_library
 
-__all__ = ["CompiledModel", "TensorSpec", "load"]
+__all__ = ["CompiledModel", "TensorSpec", "load", "load_many"]
 
 _NO_MEMORY = 2
 _FAILED = 2**64 - 1
@@ -29,21 +29,36 @@ _FAILED = 2**64 - 1
 def load(artifact: Artifact | Compilation, *, compiler: str = "") -> CompiledModel:
     """Build the generated C for this machine and return it as a callable.
 
-    The build leaves no file behind, not even while the model is in use.
+    Args and Raises as for `load_many`, which does it.
+    """
+    (model,) = load_many([artifact], compiler=compiler)
+    return model
+
+
+def load_many(
+    artifacts: Sequence[Artifact | Compilation], *, compiler: str = ""
+) -> list[CompiledModel]:
+    """Build several models' generated C with one call of the compiler; return them as callables.
+
+    The build leaves no file behind, not even while a model is in use. The library that the models
+    share stays in memory as long as any of them.
 
     Args:
-        artifact: what `bnncc.compile` returned.
+        artifacts: what `bnncc.compile` returned, each for a model of another name.
         compiler: a C compiler, such as "clang" or "ccache gcc"; by default the environment's CC,
             then cc, gcc or clang. The environment's CFLAGS are used too.
 
     Raises:
+        UsageError: BNN020 two models have one name.
         ToolchainError: BNN040 no compiler, BNN041 it failed, BNN050 no temporary folder.
     """
-    compilation = artifact.compilation if isinstance(artifact, Artifact) else artifact
+    compilations = [a.compilation if isinstance(a, Artifact) else a for a in artifacts]
+    if not compilations:
+        return []
     try:
         with tempfile.TemporaryDirectory(prefix="bnncc-", ignore_cleanup_errors=True) as folder:
-            library = build_library(compilation, Path(folder), compiler=compiler)
-            return CompiledModel(compilation.program, library)
+            library = build_library(compilations, Path(folder), compiler=compiler)
+            return [CompiledModel(each.program, library) for each in compilations]
     except OSError as error:
         raise ToolchainError(
             "BNN050",
@@ -78,14 +93,17 @@ class CompiledModel:
     """
 
     def __init__(self, program: Program, library: Path) -> None:
-        """Load a library that `build_library` made; its file may be deleted afterwards."""
+        """Load the model of `program` from a library that `build_library` made.
+
+        The library's file may be deleted afterwards.
+        """
         self.inputs = tuple(map(_spec, program.inputs))
         self.outputs = tuple(map(_spec, program.outputs))
         self._program = program
         self._trace = np.dtype(
             [
-                (str(i), _dtype(layer.y.c_type), layer.y.shape[1:])
-                for i, layer in enumerate(program.layers)
+                (str(i), _dtype(result.c_type), result.shape[1:])
+                for i, result in enumerate(program.results)
             ]
         )
         self._ffi: Any = cffi.FFI()  # cffi has no types
@@ -102,7 +120,7 @@ class CompiledModel:
             ) from None
         # Not at exit: daemon threads may still be inside a call then.
         weakref.finalize(self, self._ffi.dlclose, self._c).atexit = False
-        self.arena_bytes: int = self._c.bnn_harness_arena_bytes()
+        self.arena_bytes: int = self._function("arena_bytes")()
 
     def __call__(
         self, /, *inputs: npt.ArrayLike, **named: npt.ArrayLike
@@ -119,15 +137,15 @@ class CompiledModel:
         """
         arrays, outputs = self._prepared(inputs, named)
         pointers = self._pointers(arrays, outputs)
-        self._check(self._c.bnn_harness_run(len(outputs[0]), *pointers))
+        self._check(self._function("run")(len(outputs[0]), *pointers))
         return outputs if len(outputs) > 1 else outputs[0]
 
     def traced(
         self, /, *inputs: npt.ArrayLike, **named: npt.ArrayLike
     ) -> tuple[tuple[Array, ...], list[Array]]:
-        """Return the outputs, and what each layer of the program stored.
+        """Return the outputs, and what the layers of the program stored.
 
-        Layer i's array is [N, ...] in the storage shape and type of `program.layers[i].y`: packed
+        The i-th array is [N, ...] in the storage shape and type of `program.results[i]`: packed
         words for bits. Args and Raises as for a call.
         """
         arrays, outputs = self._prepared(inputs, named)
@@ -135,7 +153,7 @@ class CompiledModel:
         trace = _unwritten((samples,), self._trace)
         pointers = self._pointers(arrays, outputs)
         buffer = self._ffi.from_buffer(trace)
-        self._check(self._c.bnn_harness_trace(samples, *pointers, buffer))
+        self._check(self._function("trace")(samples, *pointers, buffer))
         return outputs, [trace[name].copy() for name in self._trace.names or ()]
 
     def nanoseconds_per_sample(
@@ -155,7 +173,7 @@ class CompiledModel:
         samples = len(outputs[0])
         if samples == 0 or repeats < 1:
             raise UsageError("BNN042", "there is nothing to take the time of", where=repr(self))
-        best = self._c.bnn_harness_time(samples, repeats, *self._pointers(arrays, outputs))
+        best = self._function("time")(samples, repeats, *self._pointers(arrays, outputs))
         self._check(1 if best == _FAILED else 0)
         return int(best) / samples
 
@@ -200,6 +218,9 @@ class CompiledModel:
             for port, array in zip(ports, (*arrays, *outputs), strict=True)
         ]
 
+    def _function(self, verb: str) -> Any:
+        return getattr(self._c, f"bnn_harness_{verb}_{self._program.name}")
+
     def _check(self, status: int) -> None:
         if status == _NO_MEMORY:
             raise MemoryError(f"no {self.arena_bytes} bytes for the arena")
@@ -223,11 +244,12 @@ def _declarations(program: Program) -> str:
     pointers = [f"const {port.c_type} *" for port in program.inputs]
     pointers += [f"{port.c_type} *" for port in program.outputs]
     ports = ", ".join(pointers)
+    name = program.name
     return f"""
-        size_t bnn_harness_arena_bytes(void);
-        int bnn_harness_run(size_t samples, {ports});
-        int bnn_harness_trace(size_t samples, {ports}, void *trace);
-        uint64_t bnn_harness_time(size_t samples, size_t repeats, {ports});
+        size_t bnn_harness_arena_bytes_{name}(void);
+        int bnn_harness_run_{name}(size_t samples, {ports});
+        int bnn_harness_trace_{name}(size_t samples, {ports}, void *trace);
+        uint64_t bnn_harness_time_{name}(size_t samples, size_t repeats, {ports});
     """
 
 

@@ -50,6 +50,64 @@ def make_model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def make_images() -> onnx.ModelProto:
+    """Return a residual network of 3x8x8 images as PyTorch's newer exporter would write it.
+
+    A real stem; a block of binary convolution, BatchNorm with hostile statistics, shortcut and
+    sign; a depthwise binary convolution of stride 2, which goes by the same name; a binary dense
+    layer.
+    """
+    rng = np.random.default_rng(5)
+    constants = {
+        "conv1.weight": rng.normal(0, 1, (8, 3, 3, 3)),
+        "layer1.conv.weight": 0.25 * rng.choice([-1, 1], (8, 8, 3, 3)),
+        "layer2.conv.weight": rng.choice([-1, 1], (8, 1, 3, 3)),
+        "val_7": rng.choice([-1, 1], (4, 128)),
+        "gamma": np.array([1.5, -1.5, 0, 0.25, -0.25, 1e-20, 2, -2]),
+        "beta": np.array([0.5, 0, 0.5, 0, -1, 0, 1, -1]),
+        "mean": np.arange(-4, 4),
+        "variance": np.array([1, 4, 1e-12, 9, 1, 1, 0.25, 16]),
+        "zero": np.array(0.0),
+        "plus": np.array(1.0),
+        "minus": np.array(-1.0),
+    }
+
+    def sign(name: str, x: str) -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("GreaterOrEqual", [x, "zero"], [f"{name}.ge"], name=f"ge_{name}"),
+            helper.make_node(
+                "Where", [f"{name}.ge", "plus", "minus"], [name], name=f"where_{name}"
+            ),
+        ]
+
+    def conv(name: str, x: str, weights: str, y: str, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node("Conv", [x, weights], [y], name=name, **attributes)
+
+    around = {"pads": [1, 1, 1, 1]}
+    half = {"strides": [2, 2], "pads": [0, 0, 1, 1], "group": 8}
+    statistics = ["gamma", "beta", "mean", "variance"]
+    nodes = [
+        conv("node_Conv_1", "x", "conv1.weight", "stem", **around),
+        *sign("bits0", "stem"),
+        conv("node_Conv", "bits0", "layer1.conv.weight", "sums", **around),
+        helper.make_node("BatchNormalization", ["sums", *statistics], ["normal"], name="node_bn"),
+        helper.make_node("Add", ["normal", "stem"], ["block"], name="node_add"),
+        *sign("bits1", "block"),
+        conv("node_Conv", "bits1", "layer2.conv.weight", "depthwise", **half),
+        *sign("bits2", "depthwise"),
+        helper.make_node("Flatten", ["bits2"], ["flat"], name="node_flatten"),
+        helper.make_node("Gemm", ["flat", "val_7"], ["y"], name="node_Gemm_9", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "images",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(a.astype(np.float32), n) for n, a in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def save(model: onnx.ModelProto, path: Path) -> Path:
     path.write_bytes(model.SerializeToString())
     return path

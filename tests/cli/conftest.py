@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bnncc.cli import app
-from tests.cli.builders import environment, make_model, save
+from tests.cli.builders import environment, make_images, make_model, save
 
 Run = Callable[..., Result]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,6 +22,12 @@ Process = Callable[..., subprocess.CompletedProcess[str]]
 def model(tmp_path: Path) -> Path:
     """`small.onnx` in an otherwise empty folder, which is the working folder too."""
     return save(make_model(), tmp_path / "small.onnx")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """`images.onnx`: a residual convolutional network."""
+    return save(make_images(), tmp_path / "images.onnx")
 
 
 @pytest.fixture

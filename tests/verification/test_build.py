@@ -161,7 +161,7 @@ def test_cflags_come_last(
     wrapper.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec {any_cc} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("CFLAGS", "-O1 '-DNAME=a b'")
-    build_library(model, tmp_path, compiler=f"{wrapper} -DFIRST")
+    build_library([model], tmp_path, compiler=f"{wrapper} -DFIRST")
     (call,) = [line for line in (tmp_path / "calls").read_text().splitlines() if "-shared" in line]
     words = call.split()
     assert words[0] == "-DFIRST"
@@ -185,7 +185,7 @@ def test_flags_that_change_results_are_refused(
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CFLAGS", cflags)
         with pytest.raises(ToolchainError) as caught:
-            build_library(model, tmp_path, compiler=any_cc + arguments)
+            build_library([model], tmp_path, compiler=any_cc + arguments)
     assert str(caught.value) == (
         f"error[BNN041]: {' '.join(unsafe)} would change results\n"
         "  where: CFLAGS, or the compiler's own arguments\n"
@@ -199,7 +199,7 @@ def test_cflags_with_an_open_quote(
 ) -> None:
     monkeypatch.setenv("CFLAGS", "-DX='1")
     with pytest.raises(ToolchainError) as caught:
-        build_library(model, tmp_path, compiler=any_cc)
+        build_library([model], tmp_path, compiler=any_cc)
     assert str(caught.value) == (
         'error[BNN041]: CFLAGS cannot be read: "-DX=\'1"\n  why:   No closing quotation'
     )
@@ -214,13 +214,46 @@ def test_model_and_harness_compile_without_a_warning(
 ) -> None:
     for standard in ("-std=c99", "-std=c11"):
         monkeypatch.setenv("CFLAGS", f"{STRICT} {standard}")
-        assert build_library(compilation(graph), tmp_path, compiler=cc).is_file()
+        assert build_library([compilation(graph)], tmp_path, compiler=cc).is_file()
+
+
+def test_several_models_compile_together_without_a_warning(
+    cc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CFLAGS", STRICT)
+    graphs = [mlp((9, 5, 3), 1), mlp((70, 9), 2, uint8=True, alpha=True)]
+    models = [compilation(graph, name=f"m{i}") for i, graph in enumerate(graphs)]
+    assert build_library(models, tmp_path, compiler=cc).is_file()
+
+
+def test_code_for_another_machine_is_built_for_both(programs: Programs, tmp_path: Path) -> None:
+    folder = programs("cc", script=f'echo "$*" >> {tmp_path}/calls')
+    models = [compilation(mlp((9, 3), 0), t, name=f"m{t[-1]}") for t in ("generic", "cortex-m4")]
+    for order in (models, models[::-1]):
+        with pytest.raises(ToolchainError, match="no message"):
+            build_library(order, tmp_path, compiler=str(folder / "cc"))
+    calls = [line for line in (tmp_path / "calls").read_text().splitlines() if "-shared" in line]
+    assert len(calls) == 2
+    assert not any("-march=native" in call for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("count", "listed"), [(1, "m0"), (3, "m0, m1, m2"), (4, "m0, m1 and 2 more models")]
+)
+def test_the_models_that_a_compiler_rejects_are_named(
+    any_cc: str, tmp_path: Path, count: int, listed: str
+) -> None:
+    models = [compilation(mlp((9, 3), 0), name=f"m{i}") for i in range(count)]
+    models[-1] = dataclasses.replace(models[-1], source="#error broken\n")
+    with pytest.raises(ToolchainError) as caught:
+        build_library(models, tmp_path, compiler=any_cc)
+    assert caught.value.diagnostics[0].what == f"the C compiler rejected the code of {listed}"
 
 
 @pytest.mark.parametrize("name", ["time", "string", "stdint", "stddef", "stdlib"])
 def test_a_model_may_be_called_like_a_system_header(any_cc: str, tmp_path: Path, name: str) -> None:
     model = compilation(mlp((9, 3), 0), name=name)
-    assert build_library(model, tmp_path, compiler=any_cc).is_file()
+    assert build_library([model], tmp_path, compiler=any_cc).is_file()
 
 
 def test_the_harness_is_no_part_of_the_product(model: Compilation) -> None:
@@ -233,7 +266,7 @@ def test_what_the_compiler_says_is_shown(model: Compilation, cc: str, tmp_path: 
     many = "\n".join(f"#error complaint {i}" for i in range(100))
     broken = dataclasses.replace(model, source=f"{model.source}\n{many}\n")
     with pytest.raises(ToolchainError) as caught:
-        build_library(broken, tmp_path, compiler=cc)
+        build_library([broken], tmp_path, compiler=cc)
     (found,) = caught.value.diagnostics
     assert (found.code, found.what) == ("BNN041", "the C compiler rejected the code of model")
     shown = found.why.split("\n         ")
@@ -249,7 +282,7 @@ def test_a_compiler_that_fails_without_a_word(
 ) -> None:
     programs("cc", script='case "$*" in *-shared*) exit 7;; esac')
     with pytest.raises(ToolchainError, match="it ended with status 7 and no message"):
-        build_library(model, tmp_path)
+        build_library([model], tmp_path)
 
 
 def test_a_compiler_that_writes_nothing(
@@ -257,7 +290,7 @@ def test_a_compiler_that_writes_nothing(
 ) -> None:
     programs("cc")
     with pytest.raises(ToolchainError, match="it ended with status 0 and no message"):
-        build_library(model, tmp_path)
+        build_library([model], tmp_path)
 
 
 def test_a_compiler_that_is_no_program(
@@ -265,7 +298,7 @@ def test_a_compiler_that_is_no_program(
 ) -> None:
     (programs("cc") / "cc").write_bytes(b"\x7fELF\x00garbage")
     with pytest.raises(ToolchainError) as caught:
-        build_library(model, tmp_path)
+        build_library([model], tmp_path)
     assert caught.value.code == "BNN041"
     assert caught.value.diagnostics[0].what == 'the C compiler "cc" cannot be started'
     assert caught.value.diagnostics[0].why == "Exec format error"
@@ -279,7 +312,7 @@ def test_a_compiler_that_hangs_is_stopped_with_all_it_started(
     model = compilation(mlp((9, 3), 0), "cortex-m4")  # no flag to try out first
     started = time.monotonic()
     with pytest.raises(ToolchainError) as caught:
-        build_library(model, tmp_path, timeout_s=1)
+        build_library([model], tmp_path, timeout_s=1)
     assert str(caught.value) == (
         "error[BNN041]: the C compiler did not finish within 1 s\n  help:  try CFLAGS=-O1"
     )

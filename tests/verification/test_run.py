@@ -22,7 +22,7 @@ from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array, Element, TensorType
-from bnncc.verification.run import CompiledModel, load
+from bnncc.verification.run import CompiledModel, load, load_many
 from tests.models import add_sign, batch_norm, compilation, mlp, samples
 
 
@@ -191,6 +191,39 @@ def test_two_models_of_one_name_at_a_time() -> None:
     loaded = [load(done) for done in both]
     for model, done in zip(loaded, both, strict=True):
         assert_computes(model, done, samples(done.lowered.graph, 5, 0))
+
+
+def test_models_of_one_library_compute_what_each_computes_alone(cc: str) -> None:
+    # Between them they need every part of the runtime, the first one not even half of it.
+    names = ("where", "uint8, sign, alpha, sums", "tails", "two ports", "channel levels")
+    several = [compilation(GRAPHS[key](), name=f"model{i}") for i, key in enumerate(names)]
+    artifact = Artifact(Path("nowhere.h"), Path("nowhere.c"), several[0])
+    loaded = load_many([artifact, *several[1:]], compiler=cc)
+    for model, done in zip(loaded, several, strict=True):
+        assert_computes(model, done, samples(done.lowered.graph, 5, 0))
+
+
+def test_models_of_one_library_go_away_one_by_one() -> None:
+    several = [compilation(mlp((9, 5), seed, affine=False), name=f"m{seed}") for seed in (1, 2)]
+    loaded = load_many(several)
+    del loaded[0]
+    gc.collect()
+    assert_computes(loaded[0], several[1], samples(several[1].lowered.graph, 5, 0))
+
+
+def test_models_of_one_library_need_names_of_their_own() -> None:
+    both = [compilation(mlp((9, 5), seed, affine=False)) for seed in (1, 2)]
+    with pytest.raises(UsageError) as caught:
+        load_many(both)
+    assert str(caught.value) == (
+        "error[BNN020]: 2 of the models to load together are called model\n"
+        "  help:  give each a name of its own: bnncc.Options(name=...)"
+    )
+
+
+def test_no_model_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert load_many([]) == []
 
 
 def test_an_artifact_is_loaded_from_memory(done: Compilation, model: CompiledModel) -> None:

@@ -1,0 +1,213 @@
+"""How far the float model may lie from us, tensor by tensor, where both start from its own values.
+
+The model's own values are known for some tensors; from there on, two evaluations part ways by
+rounding alone: a sum taken in another order, BatchNorm, a quotient. `Bounds` follows what they add
+through everything between one known tensor and the next, through several operands just as well: of
+a layer's result plus a shortcut, the shortcut is known, and the sum of both rounds once more.
+Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapters 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+
+import numpy as np
+
+from bnncc.certificate import LayerCertificate
+from bnncc.ir.analysis.rounding import (
+    UNIT_ROUNDOFF,
+    bound_of,
+    gamma,
+    layer_bias_slack,
+    softmax_bound,
+)
+from bnncc.ir.graph import Graph, Node
+from bnncc.ir.ops.base import Op
+from bnncc.ir.ops.elementwise import Elementwise, Step, over_channels
+from bnncc.ir.ops.linear import BinaryConv, Conv, matrix_conv
+from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.reduce import ArgMax, ReduceMean, TopK
+from bnncc.ir.ops.shape import Movement
+from bnncc.ir.ops.softmax import Softmax
+from bnncc.ir.types import Array
+
+__all__ = ["Bounds"]
+
+_EXACT = np.zeros(())
+_UNDERFLOW = 2.0**-149
+"""What two products that are not normal float32 numbers may be apart."""
+
+
+class Bounds:
+    """Bounds on the tensors of one graph at stage BINARY, for one batch of inputs."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        certificates: Mapping[str, LayerCertificate],
+        seen: Mapping[str, Array],
+        known: Container[str],
+    ) -> None:
+        """Hold on to values that grow while the graph runs.
+
+        Args:
+            graph: what is run.
+            certificates: of its Steps, by their result.
+            seen: the values so far, [N, ...], by name.
+            known: the tensors that hold the model's own values.
+        """
+        self._graph = graph
+        self._certificates = certificates
+        self._seen = seen
+        self._known = known
+        self._found: dict[str, Array] = {}
+
+    def explains(self, name: str, at: tuple[Array, ...], truth: Array) -> Array:
+        """Return which values at some places of a tensor may become the model's [M].
+
+        Args:
+            name: a tensor that was just computed; `seen` holds our own values of it.
+            at: an index array [M] for each of its axes.
+            truth: the model's values there [M].
+        """
+        node = self._graph.producers[name]
+        if isinstance(node.op, Step):
+            return self._open(node, at)
+        if isinstance(node.op, ArgMax | TopK) and self._seen[name].dtype == np.int64:
+            return self._tied(node, at, truth)
+        ours = self._seen[name]
+        bound = np.broadcast_to(self.of(name), ours.shape)[at]
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(ours[at].astype(np.float64) - truth)
+        # Not "apart > bound": no comparison with NaN holds, and a NaN must not pass.
+        return np.asarray(apart <= bound)
+
+    def of(self, name: str) -> Array:
+        """Return how far the model's values may lie from ours, in a shape that broadcasts."""
+        node = self._graph.producers.get(name)
+        if node is None or name in self._known:
+            return _EXACT
+        if name not in self._found:
+            with np.errstate(all="ignore"):
+                self._found[name] = self._derived(node, name)
+        return self._found[name]
+
+    def _derived(self, node: Node, name: str) -> Array:
+        """Return the bound on a result from those on the operands."""
+        operands = [self._value(operand) for operand in node.inputs]
+        bounds = [self.of(operand) for operand in node.inputs]
+        y = self._seen[name]
+        match node.op:
+            case Step():
+                return self._step(node)
+            case Elementwise() as op:
+                shaped = [
+                    over_channels(v, y.ndim) if i in op.channel_operands else v
+                    for i, v in enumerate(operands)
+                ]
+                return bound_of(op, shaped, bounds, y)
+            case Conv() | BinaryConv():
+                return self._sum(node, operands[0], bounds[0], operands[1])
+            case ReduceMean() | AveragePool() as op:
+                return _mean(op, operands[0], bounds[0], y)
+            case MaxPool() | Movement() | TopK() as op:
+                return _moved(op, node.outputs.index(name), operands, bounds)
+            case Softmax(log=log):
+                return softmax_bound(y, log=log) + _softmax_moved(y, bounds[0], log=log)
+            case _:
+                return np.asarray(np.inf) if any(b.any() for b in bounds) else _EXACT
+
+    def _value(self, name: str) -> Array:
+        constants = self._graph.constants
+        return constants[name] if name in constants else self._seen[name]
+
+    def _sum(self, node: Node, x: Array, moved: Array, weights: Array) -> Array:
+        """Bound a layer's sums: gamma_K sum |w x| on either side, and what x itself brings along.
+
+        Sums of integers are exact, and so are sums over patches of zeros.
+        """
+        op = node.op
+        assert isinstance(op, Conv | BinaryConv)  # _derived asked
+        size = np.abs(weights).astype(np.float32)
+        grown: Array = _EXACT
+        if moved.any():
+            spread = np.broadcast_to(moved, x.shape).astype(np.float32)
+            grown = matrix_conv(spread, size, op.window, op.groups).astype(np.float64)
+        if x.dtype != np.float32:
+            return grown
+        k = weights[0].size
+        reach = np.abs(x) + moved.astype(np.float32)
+        magnitude = matrix_conv(reach, size, op.window, op.groups).astype(np.float64)
+        bias = over_channels(layer_bias_slack(self._graph, node), magnitude.ndim)
+        # Both float32 products above round too, down by gamma_K at most.
+        moved_by = (grown + 2 * gamma(k + 2) * magnitude) * (1 + 2 * gamma(k + 2))
+        return np.asarray(moved_by + bias + np.where(magnitude > 0, k * _UNDERFLOW, 0.0))
+
+    def _step(self, node: Node) -> Array:
+        """Bound a quantised tensor: by the range of its levels wherever more than one is open."""
+        levels = self._graph.constants[node.inputs[2]]
+        shape = self._seen[node.output].shape
+        at = tuple(index.reshape(-1) for index in np.indices(shape))
+        spread = float(levels.max() - levels.min())
+        return np.where(self._open(node, at).reshape(shape), spread, 0.0)
+
+    def _open(self, node: Node, at: tuple[Array, ...]) -> Array:
+        """Return whether rounding leaves a quantised tensor open at some places.
+
+        The certificate speaks of the folded chain, given its operand; the operand may be a sum.
+        """
+        x = self._seen[node.inputs[0]]
+        value = x[at].astype(np.float64)
+        reach = np.broadcast_to(self.of(node.inputs[0]), x.shape)[at]
+        channel = at[1]
+        proof = self._certificates.get(node.output)
+        if proof is not None:
+            return proof.is_undecided(channel, value - reach, value + reach)
+        thresholds = self._graph.constants[node.inputs[1]]
+        rows = thresholds[np.minimum(channel, len(thresholds) - 1)]
+        low, high = (value - reach)[:, np.newaxis], (value + reach)[:, np.newaxis]
+        return np.asarray(((low < rows) & (rows <= high)).any(axis=1))
+
+    def _tied(self, node: Node, at: tuple[Array, ...], truth: Array) -> Array:
+        """Return whether the scores that two rankings put in one place may be equal."""
+        scores = self._seen[node.inputs[0]]
+        ours = self._seen[node.outputs[-1]][at]
+        bound = np.broadcast_to(self.of(node.inputs[0]), scores.shape).max(axis=1)[at[0]]
+        inside = (truth >= 0) & (truth < scores.shape[1])
+        theirs = np.where(inside, truth, 0).astype(np.int64)
+        gap = np.abs(scores[at[0], ours].astype(np.float64) - scores[at[0], theirs])
+        return np.asarray(inside & (gap <= 2 * bound), bool)
+
+
+def _mean(op: ReduceMean | AveragePool, x: Array, moved: Array, y: Array) -> Array:
+    """Bound a mean: gamma_count of the mean of |x| on either side, and the mean of what x moves."""
+    count = max(1, x.size // y.size) if isinstance(op, ReduceMean) else op.window.taps
+    reach = np.abs(x.astype(np.float64)) + moved
+    (magnitude,) = op.evaluate([reach])
+    (grown,) = op.evaluate([np.broadcast_to(moved, x.shape).astype(np.float64)])
+    return np.asarray(grown + 2 * gamma(count + 2) * magnitude)
+
+
+def _moved(op: Op, result: int, operands: Sequence[Array], bounds: Sequence[Array]) -> Array:
+    """Bound an operation that rises with each of its operands and rounds nothing."""
+    if not any(bound.any() for bound in bounds):
+        return _EXACT
+    # A pool's directions are no value that it passes on.
+    varying = [i for i, v in enumerate(operands) if not (isinstance(op, MaxPool) and i)]
+
+    def at(side: int) -> Array:
+        ends = list(operands)
+        for i in varying:
+            ends[i] = operands[i].astype(np.float64) + side * bounds[i]
+            if operands[i].dtype == np.int8:  # bits go no further
+                ends[i] = np.clip(ends[i], -1, 1)
+        return np.asarray(op.evaluate(ends)[result], np.float64)
+
+    return np.asarray(np.maximum(at(1) - at(0), at(0) - at(-1)))
+
+
+def _softmax_moved(y: Array, moved: Array, *, log: bool) -> Array:
+    """Bound a softmax whose operands move by e: by a factor exp(2 e) at most."""
+    most = np.broadcast_to(moved, y.shape).max(axis=1, keepdims=True)
+    own = 2 * most if log else np.abs(y) * np.expm1(2 * most)
+    return np.asarray(own * (1 + 4 * UNIT_ROUNDOFF))
