@@ -6,9 +6,10 @@ Before: `%y = Step(%x, [0, tiny], [-1, 0, +1])`.
 After: `%y = Step(%x, [0], [-1, +1])` for sign(0) = +1, thresholds [tiny] for -1.
 
 Over accumulators the three levels stay by default: the threshold finder sees whether 0 can occur at
-all, and if it can, two bitplanes hold it exactly. Over real inputs the default is +1, an assumption
-that the report and the certificate state, and that verify counts. It holds for every reader: where
-others than binary layers read the sign, as a real tensor, that changes with it.
+all, and if it can, two bitplanes hold it exactly. So they do behind a ReLU, where 0 is common. Over
+other real inputs the default is +1, an assumption that the report and the certificate state, and
+that verify counts. It holds for every reader: where others than binary layers read the sign, as a
+real tensor, that changes with it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from __future__ import annotations
 import numpy as np
 
 from bnncc.certificate import SignOfZero
-from bnncc.ir.expression import root_of
+from bnncc.ir.analysis.ranges import range_of
+from bnncc.ir.expression import chains_to, root_of
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Step
+from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.shape import Movement
 from bnncc.ir.types import Element, Stage
 from bnncc.passes.base import Context, Exactness, Outcome, Pass, SignZero
 from bnncc.passes.levels import simplified
@@ -42,12 +46,26 @@ def _over_accumulator(graph: Graph, node: Node) -> bool:
     return graph.types[root_of(graph, node.inputs[0])].element in (Element.I32, Element.U8)
 
 
+def _piles_up(graph: Graph, name: str) -> bool:
+    """Whether 0 is an end of what a real tensor can be, as behind a ReLU: then it is no accident.
+
+    Movements and pools change nothing of that.
+    """
+    node = graph.producers.get(name)
+    while node is not None and isinstance(node.op, Movement | MaxPool | AveragePool):
+        name = node.inputs[0]
+        node = graph.producers.get(name)
+    everything = np.full((1, 1), np.inf, np.float32)
+    ranges = (range_of(chain, -everything, everything) for chain in chains_to(graph, name))
+    return any(bool(((low == 0) | (high == 0)).any()) for low, high in ranges)
+
+
 def _sign(graph: Graph, node: Node, wanted: SignZero) -> int | None:
     """Return what sign(0) becomes, or None to keep three levels."""
     match wanted:
         case SignZero.EXACT:
             return None
-        case SignZero.AUTO if _over_accumulator(graph, node):
+        case SignZero.AUTO if _over_accumulator(graph, node) or _piles_up(graph, node.inputs[0]):
             return None
         case SignZero.MINUS:
             return -1

@@ -9,7 +9,8 @@ from bnncc.certificate import SignOfZero
 from bnncc.ir import interpret
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import BinaryConv, BinaryDense
-from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.shape import Transpose
 from bnncc.ir.types import Element
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
@@ -60,6 +61,28 @@ def test_reals(mode: str, zero: int) -> None:
     else:
         assert outcome.assumptions == ()
         assert outcome.graph is before
+
+
+@pytest.mark.parametrize("between", ["nothing", "transpose", "max pool", "average pool"])
+@pytest.mark.parametrize("end", [ew.Relu(), ew.Clip(-1, 0), ew.Clip(0, 6), ew.Clip(-1, 1)])
+def test_where_zero_is_an_end_of_the_range_it_is_no_accident(
+    end: ew.Elementwise, between: str
+) -> None:
+    s = Sketch(shape=(1, 2, 4, 4))
+    x = s(end, s(ew.Mul(), "x", 2.0))
+    window = Window((Axis(2, 2), Axis(2, 2)))
+    move = {
+        "transpose": Transpose((0, 2, 3, 1)),
+        "max pool": MaxPool(window),
+        "average pool": AveragePool(window),
+    }
+    x = s(move[between], x) if between in move else x
+    s(ew.Step(Element.TERNARY), x, s.const(SIGN[0], "t"), s.const(SIGN[1], "v"), to="y")
+    before = s.done()
+    outcome = apply(RESOLVE_SIGN_ZERO, before, context())
+    assert bool(outcome.assumptions) is (end == ew.Clip(-1, 1))
+    assert (outcome.graph is before) is (not outcome.assumptions)
+    assert apply(RESOLVE_SIGN_ZERO, before, context(sign_zero="plus")).assumptions
 
 
 @pytest.mark.parametrize(("mode", "zero"), [("auto", 0), ("plus", 1), ("minus", -1), ("exact", 0)])
