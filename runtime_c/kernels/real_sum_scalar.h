@@ -16,7 +16,7 @@ BNN_INLINE void bnn_real_sum_1x8__scalar(size_t count, const float *BNN_RESTRICT
     float products[8];
     BNN_LANES
     for (size_t n = 0; n < 8u; ++n) {
-      products[n] = bnn_mul(x[k], w[k * 8u + n]);
+      products[n] = bnn_term(x[k], w[k * 8u + n]);
     }
     BNN_KEEP_LANES;
     BNN_LANES
@@ -32,7 +32,7 @@ BNN_INLINE void bnn_real_sum_1x16__scalar(size_t count, const float *BNN_RESTRIC
     float products[16];
     BNN_LANES
     for (size_t n = 0; n < 16u; ++n) {
-      products[n] = bnn_mul(x[k], w[k * 16u + n]);
+      products[n] = bnn_term(x[k], w[k * 16u + n]);
     }
     BNN_KEEP_LANES;
     BNN_LANES
@@ -47,7 +47,7 @@ BNN_INLINE void bnn_real_sum_1x32__scalar(size_t count, const float *BNN_RESTRIC
                                           const float *BNN_RESTRICT w, float *BNN_RESTRICT sums) {
   for (size_t k = 0; k < count; ++k) {
     for (size_t n = 0; n < 32u; ++n) {
-      sums[n] += bnn_mul(x[k], w[k * 32u + n]);
+      sums[n] += bnn_term(x[k], w[k * 32u + n]);
     }
   }
 }

@@ -92,7 +92,10 @@ def test_dequantize_rounds_three_times(library: Library) -> None:
 
 
 _OURS = """
-#include "bnn_real.h"
+#include "kernels/real_sum_scalar.h"
+void neighbours(size_t count, const float *v, float *y);
+void neighbours_in_double(size_t count, const int32_t *n, const double *scale, float *y);
+void sums(size_t count, const float *x, const float *w, float *y);
 float ours(float a, float b, float c);
 float real(int32_t n, double scale, double shift);
 void ours_each(size_t count, const float *a, const float *b, const float *c, float *y);
@@ -113,6 +116,26 @@ void real_each(size_t count, const int32_t *n, const double *b, const double *c,
   for (size_t i = 0; i < count; ++i) {
     y[i] = real(n[i], b[i], c[i]);
   }
+}
+/* Channels whose constants alternate in sign: gcc 12 fuses these for all that the pragma says. */
+void neighbours(size_t count, const float *v, float *y) {
+  for (size_t i = 0; i < count; ++i) {
+    y[4 * i] = bnn_mul(v[4 * i], 0.1f) + 1.1f;
+    y[4 * i + 1] = bnn_mul(v[4 * i + 1], 0.2f) - 1.2f;
+    y[4 * i + 2] = bnn_mul(v[4 * i + 2], 0.3f) + 1.3f;
+    y[4 * i + 3] = bnn_mul(v[4 * i + 3], 0.4f) - 1.4f;
+  }
+}
+void neighbours_in_double(size_t count, const int32_t *n, const double *scale, float *y) {
+  for (size_t i = 0; i < count; ++i) {
+    y[2 * i] = bnn_dequantize(n[2 * i], scale[0], 1.1);
+    y[2 * i + 1] = bnn_dequantize(n[2 * i + 1], scale[1], -1.2);
+  }
+}
+void sums(size_t count, const float *x, const float *w, float *y) {
+  bnn_real_sum_1x8__scalar(count, x, w, y);
+  bnn_real_sum_1x16__scalar(count, x, w, y);
+  bnn_real_sum_1x32__scalar(count, x, w, y);
 }
 """
 _PLAIN = "float plain(float a, float b, float c) { return a * b + c; }\n"
