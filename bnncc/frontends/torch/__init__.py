@@ -38,7 +38,7 @@ def is_module(value: object) -> TypeGuard[nn.Module]:
 
 
 def load_file(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) -> Imported:
-    """Return the model in a file, whatever its suffix: an ONNX file or a .pt2 archive.
+    """Return the model in a file, whatever its suffix: ONNX, a .pt2 archive or TensorFlow Lite.
 
     Args:
         path: a file that nobody vouches for.
@@ -54,6 +54,10 @@ def load_file(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
     kind = file_kind(path)
     if kind is FileKind.ONNX:
         return load_onnx(path, shapes)
+    if kind is FileKind.TFLITE:
+        from bnncc.frontends.tflite import load_tflite
+
+        return load_tflite(path, shapes)
     if kind is not FileKind.ARCHIVE:
         raise refuse_pickle(path, kind)
     from bnncc.frontends.torch.convert import archive_to_graph

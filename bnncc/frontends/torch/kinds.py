@@ -15,6 +15,8 @@ _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 _PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_TFLITE = b"TFL3"
+"""What the fifth byte on of a TensorFlow Lite file is."""
 _ONNX_START = b"\x08"
 """The first field of nearly every ONNX file is ir_version, a number."""
 
@@ -26,15 +28,18 @@ class FileKind(enum.Enum):
     ARCHIVE = "a torch.export archive"
     PICKLE = "a pickle, as torch.save writes them"
     SCRIPT = "a TorchScript archive"
+    TFLITE = "a TensorFlow Lite model"
 
 
 def file_kind(path: Path) -> FileKind:
     """Return what is in the file; what cannot be read or is unknown is left to the ONNX reader."""
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start, magic = file.read(4), file.read(4)
     except (OSError, ValueError):
         return FileKind.ONNX  # whose reader says what is wrong with it
+    if magic == _TFLITE:
+        return FileKind.TFLITE
     if start in (_ZIP, _EMPTY_ZIP):
         return _zip_kind(path)
     suffix = path.suffix.lower()
