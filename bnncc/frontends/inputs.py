@@ -54,12 +54,15 @@ def parse_input_spec(text: str) -> tuple[str, InputSpec]:
     return match["name"] or "", InputSpec(scale, offset)
 
 
-def declare_inputs(graph: Graph, specs: Mapping[str, InputSpec]) -> Graph:
+def declare_inputs(
+    graph: Graph, specs: Mapping[str, InputSpec], origin: str = "--input {}"
+) -> Graph:
     """Return the graph with some float32 inputs taken as uint8 codes and decoded inside.
 
     Args:
         graph: at stage FLOAT.
         specs: by input name; "" stands for the only input.
+        origin: who says so, of an input's name.
 
     Raises:
         UsageError: BNN021, if a name is unknown or the input is not float32.
@@ -70,6 +73,9 @@ def declare_inputs(graph: Graph, specs: Mapping[str, InputSpec]) -> Graph:
         specs = {graph.inputs[0]: specs[""]}
     known = ", ".join(printable(name) for name in graph.inputs)
     for name in specs:
+        if name in graph.inputs and graph.types[name].element is Element.U8:
+            what = f'"{printable(name)}" takes bytes already: the model itself says so'
+            raise UsageError("BNN021", what, help="compile it without --input")
         if name not in graph.inputs or graph.types[name].element is not Element.F32:
             what = f'no float32 input is called "{printable(name)}"' if name else "which input?"
             raise UsageError("BNN021", what, help=f"the model's inputs: {known}")
@@ -80,16 +86,18 @@ def declare_inputs(graph: Graph, specs: Mapping[str, InputSpec]) -> Graph:
         builder.input(name, replace(kind, element=Element.U8) if name in specs else kind)
     taken = set(graph.types)
     for name, spec in specs.items():
-        real_name[name] = _decoded(builder, name, spec, taken)
+        real_name[name] = _decoded(builder, name, spec, taken, origin.format(name))
     for name, array in graph.constants.items():
         builder.constant(name, array, graph.types[name].element)
     for node in graph.nodes:
         operands = [real_name.get(operand, operand) for operand in node.inputs]
-        builder.node(node.op, operands, node.output, node.origin)
+        builder.results(node.op, operands, node.outputs, node.origin)
     return builder.build([real_name.get(name, name) for name in graph.outputs])
 
 
-def _decoded(builder: GraphBuilder, name: str, spec: InputSpec, taken: set[str]) -> str:
+def _decoded(
+    builder: GraphBuilder, name: str, spec: InputSpec, taken: set[str], origin: str
+) -> str:
     """Add the nodes that decode an input, and return the float32 tensor's name."""
 
     def fresh(role: str) -> str:
@@ -99,9 +107,11 @@ def _decoded(builder: GraphBuilder, name: str, spec: InputSpec, taken: set[str])
         taken.add(unique)
         return unique
 
-    scale = builder.constant(fresh("scale"), np.asarray(spec.scale, np.float32), Element.F32)
-    offset = builder.constant(fresh("offset"), np.asarray(spec.offset, np.float32), Element.F32)
-    origin = (f"--input {name}",)
-    code = builder.node(Cast(Element.F32), [name], fresh("code"), origin)
-    scaled = builder.node(Mul(), [code, scale], fresh("scaled"), origin)
-    return builder.node(Add(), [scaled, offset], fresh("real"), origin)
+    real = builder.node(Cast(Element.F32), [name], fresh("code"), [origin])
+    if spec.scale != 1:
+        scale = builder.constant(fresh("scale"), np.asarray(spec.scale, np.float32), Element.F32)
+        real = builder.node(Mul(), [real, scale], fresh("scaled"), [origin])
+    if spec.offset != 0:
+        offset = builder.constant(fresh("offset"), np.asarray(spec.offset, np.float32), Element.F32)
+        real = builder.node(Add(), [real, offset], fresh("real"), [origin])
+    return real

@@ -139,12 +139,14 @@ def _fitted(name: str, kind: TensorType, array: Array, spec: InputSpec | None) -
     shaped = array.reshape(len(array), *kind.shape[1:])
     if shaped.dtype == kind.element.dtype:
         return shaped
-    if kind.element is Element.U8 and spec is not None and shaped.dtype.kind == "f":
+    if kind.element is Element.U8 and shaped.dtype.kind == "f":
+        spec = spec or InputSpec(1, 0)  # the model itself takes bytes
         codes = np.rint((shaped.astype(np.float64) - spec.offset) / spec.scale)
         codes = np.clip(codes, 0, 255).astype(np.uint8)
         if np.array_equal(spec.decode(codes), shaped.astype(np.float32)):
             return codes
-        what = f'the values for "{printable(name)}" are not uint8 codes decoded by its --input'
+        decoded = "" if spec == InputSpec(1, 0) else " decoded by its --input"
+        what = f'the values for "{printable(name)}" are not uint8 codes{decoded}'
         raise UsageError("BNN061", what)
     if kind.element is Element.F32 and shaped.dtype.kind == "f":
         return shaped.astype(np.float32)

@@ -125,15 +125,22 @@ class Oracle:
         exposed.CopyFrom(model)
         exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra)
         self.tensors = (*outputs, *extra)
+        self._dtypes = {
+            value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            for value in model.graph.input
+        }
         self._session = open_session(exposed)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return every exposed tensor for a batch, each sample computed alone.
 
         Args:
-            feeds: float32 [N, ...] by input name.
+            feeds: [N, ...] by input name; bytes for a float32 input are the numbers they are.
         """
         (count,) = {len(array) for array in feeds.values()}
+        feeds = {
+            name: array.astype(self._dtypes[name], copy=False) for name, array in feeds.items()
+        }
         rows = [
             run_session(self._session, {name: array[i : i + 1] for name, array in feeds.items()})
             for i in range(count)

@@ -10,11 +10,14 @@ from types import MappingProxyType
 import onnx
 
 from bnncc.errors import UnsupportedModelError
+from bnncc.frontends.inputs import InputSpec, declare_inputs
 from bnncc.frontends.onnx.build import build_graph, unsupported
 from bnncc.frontends.onnx.constants import fold, live_nodes
 from bnncc.frontends.onnx.normalise import normalise_model
 from bnncc.frontends.onnx.outline import check, outline
+from bnncc.frontends.onnx.qonnx import byte_inputs
 from bnncc.frontends.onnx.read import read_model
+from bnncc.frontends.onnx.report import quoted
 from bnncc.ir.graph import Graph
 
 __all__ = ["Imported", "load_onnx"]
@@ -30,7 +33,8 @@ class Imported:
         graph: the FLOAT stage. A tensor that the ONNX model has too keeps its ONNX name.
         sha256: of the model file, followed by the external tensors in the order of their names.
         notes: what was decided for the user.
-        source: the user's model, external data loaded and batch fixed to 1, without metadata.
+        source: the user's model in standard operators, external data loaded and batch fixed to 1,
+            without metadata. Its inputs are float32 where annotations make them bytes for `graph`.
     """
 
     graph: Graph
@@ -52,6 +56,7 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
     """
     file = read_model(path)
     source = file.model
+    annotated = byte_inputs(source)
     notes = normalise_model(source, shapes)
     outlined = outline(source)
     found = unsupported(outlined)
@@ -62,6 +67,9 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] = _NO_SHAPES) ->
     types = fold(outlined)
     graph = build_graph(outlined, types, path.stem)
     _polish(source, graph)
+    whole = {name: InputSpec(1, 0) for name in graph.inputs if name in annotated}
+    graph = declare_inputs(graph, whole, "annotation of {}")
+    notes += tuple(f"input {quoted(name)} taken as bytes: its annotation says so" for name in whole)
     return Imported(graph, file.sha256, notes, source)
 
 

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, inliner
 
 from bnncc.errors import UnsupportedModelError
-from bnncc.frontends.onnx import runtime
+from bnncc.frontends.onnx import qonnx, runtime
 from bnncc.frontends.onnx.report import LIBRARY_ERRORS, library_text, plural
 from bnncc.frontends.onnx.shapes import fix_inputs
 
@@ -39,6 +39,7 @@ def normalise_model(
     _strip(model)
     notes += _inline(model)
     notes += fix_inputs(model, shapes)
+    notes += qonnx.decompose(model)
     notes += runtime.adapt(model)
     return tuple(notes)
 

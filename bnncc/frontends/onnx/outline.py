@@ -16,7 +16,7 @@ from bnncc.frontends.onnx.read import tensor_array
 from bnncc.frontends.onnx.report import LIBRARY_ERRORS, library_text, origin, quoted, where
 from bnncc.ir.types import Array
 
-__all__ = ["Outline", "ValueType", "check", "infer", "outline"]
+__all__ = ["Outline", "ValueType", "check", "infer", "literal", "outline"]
 
 _SMALL = 1024  # shapes, axes and the like: what shape inference reads by value has fewer elements
 
@@ -44,14 +44,14 @@ class Outline:
     Attributes:
         nodes: in the model's order, `Constant` nodes left out.
         tensors: every tensor whose values are known.
-        inputs: shapes of the float32 graph inputs.
+        inputs: element types and shapes of the graph inputs.
         outputs: names of the graph outputs.
         opset: version of the standard operators.
     """
 
     nodes: list[onnx.NodeProto]
     tensors: dict[str, Array]
-    inputs: dict[str, tuple[int, ...]]
+    inputs: dict[str, tuple[int, tuple[int, ...]]]
     outputs: tuple[str, ...]
     opset: int
 
@@ -73,8 +73,8 @@ class Outline:
             copy.CopyFrom(node)
             copy.name = f"@{i}@"
             copy.domain = ""  # "ai.onnx" is another spelling of it
-        for name, shape in self.inputs.items():
-            graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        for name, (element, shape) in self.inputs.items():
+            graph.input.append(helper.make_tensor_value_info(name, element, shape))
         for name, array in self.tensors.items():
             if array.size <= _SMALL:
                 graph.initializer.append(numpy_helper.from_array(array, name))
@@ -103,22 +103,23 @@ def outline(model: onnx.ModelProto) -> Outline:
         if tensor.name in tensors:
             raise UnsupportedModelError("BNN003", f"two tensors are called {quoted(tensor.name)}")
         tensors[tensor.name] = tensor_array(tensor)
-    inputs = {
-        value.name: tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-        for value in graph.input
-    }
+    inputs = {value.name: _declared(value.type.tensor_type) for value in graph.input}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        literal = _literal(node)
+        known = literal(node)
         # A name that is taken stays a node, for the checker to complain about.
-        if literal is None or node.output[0] in tensors or node.output[0] in inputs:
+        if known is None or node.output[0] in tensors or node.output[0] in inputs:
             nodes.append(node)
         else:
-            tensors[node.output[0]] = literal
+            tensors[node.output[0]] = known
     return Outline(nodes, tensors, inputs, tuple(value.name for value in graph.output), opset)
 
 
-def _literal(node: onnx.NodeProto) -> Array | None:
+def _declared(kind: onnx.TypeProto.Tensor) -> tuple[int, tuple[int, ...]]:
+    return kind.elem_type, tuple(dimension.dim_value for dimension in kind.shape.dim)
+
+
+def literal(node: onnx.NodeProto) -> Array | None:
     """Return the value of a `Constant` node, or None if it is not one, or not of plain numbers."""
     if node.op_type != "Constant" or len(node.attribute) != 1 or len(node.output) != 1:
         return None

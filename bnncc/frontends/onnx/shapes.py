@@ -101,11 +101,11 @@ def _check_input_type(value: onnx.ValueInfoProto) -> None:
         what = f"input {quoted(value.name)} is not a tensor"
         raise Refusal("BNN008", what, why=f"its type is {kind.removesuffix('_type')}")
     element = value.type.tensor_type.elem_type
-    if element != onnx.TensorProto.FLOAT:
+    if element not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8):
         raise Refusal(
             "BNN008",
             f"input {quoted(value.name)} has element type {element_name(element)}",
-            why="bnncc compiles models whose inputs are FLOAT",
+            why="bnncc compiles models whose inputs are FLOAT or UINT8",
             help="export in float32; integer pixels are declared with --input uint8:scale,offset",
         )
 
