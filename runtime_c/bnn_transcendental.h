@@ -1,6 +1,6 @@
-/* exp, log, tanh and the logistic function of our own: sequences of single float32 operations, so
- * that every target gives the same bits. Polynomials after Moshier's Cephes. Each is NaN for NaN;
- * exp, tanh and the logistic function never fall. */
+/* exp, log, tanh, erf and the logistic function of our own: sequences of single float32 operations,
+ * so that every target gives the same bits. Polynomials after Moshier's Cephes, those of erf minimax
+ * fits. Each is NaN for NaN; exp, log, tanh and the logistic function never fall. */
 #ifndef BNN_TRANSCENDENTAL_H
 #define BNN_TRANSCENDENTAL_H
 
@@ -30,16 +30,20 @@ BNN_INLINE float bnn_exp(float x) {
   return bnn_mul(p, bnn_float_of((exponent - half) << 23));
 }
 
-/* Return log(x) within 2 ulp for x >= 1. */
+/* Return log(x) within 0.9 ulp: -infinity for zeros, NaN below. */
 BNN_INLINE float bnn_log(float x) {
-  /* x = m * 2^exponent, 0.5 <= m < 1. */
-  const uint32_t bits = bnn_bits_of(x);
-  const int32_t exponent = (int32_t)(bits >> 23) - 126;
+  /* x = m * 2^exponent, 0.5 <= m < 1; below 2^-126 the exponent is in m's leading zeros. */
+  const int subnormal = x < 1.17549435e-38f;
+  const uint32_t bits = bnn_bits_of(subnormal ? bnn_mul(x, 8388608.0f) : x);
+  const int32_t exponent = (int32_t)(bits >> 23) - (subnormal ? 149 : 126);
   const float m = bnn_float_of((bits & 0x007fffffu) | 0x3f000000u);
   float e;
   float r;
   float z;
   float p = 7.0376836292e-2f;
+  if (!(x > 0.0f) || x > FLT_MAX) {
+    return x == 0.0f ? -BNN_INFINITY : x > 0.0f ? x : bnn_float_of(0x7fc00000u);
+  }
   if (m < 0.707106781186547524f) {
     e = (float)(exponent - 1);
     r = (m + m) - 1.0f;
@@ -80,6 +84,30 @@ BNN_INLINE float bnn_tanh(float x) {
 BNN_INLINE float bnn_sigmoid(float x) {
   const float e = bnn_exp(x < -18.0f ? x : -x);
   return x < -18.0f ? e : 1.0f / (1.0f + e);
+}
+
+/* Return erf(x) within 1.2 ulp; erf(-x) = -erf(x). Far from 0 it is 1 - exp(a polynomial), which from 4
+ * on is 1. */
+BNN_INLINE float bnn_erf(float x) {
+  const float t = bnn_abs(x);
+  const float z = bnn_mul(x, x);
+  const float reach = t > 4.0f ? 4.0f : t;
+  float near_by = -5.96761703e-4f;
+  float p = -1.72853470e-5f;
+  near_by = bnn_mul(near_by, z) + 4.99119423e-3f;
+  near_by = bnn_mul(near_by, z) + -2.67681349e-2f;
+  near_by = bnn_mul(near_by, z) + 1.12819925e-1f;
+  near_by = bnn_mul(near_by, z) + -3.76125336e-1f;
+  near_by = bnn_mul(near_by, z) + 1.28379166e-1f;
+  near_by = bnn_mul(near_by, t) + t;
+  p = bnn_mul(p, reach) + 3.83197126e-4f;
+  p = bnn_mul(p, reach) + -3.88396438e-3f;
+  p = bnn_mul(p, reach) + 2.42546219e-2f;
+  p = bnn_mul(p, reach) + -1.06777877e-1f;
+  p = bnn_mul(p, reach) + -6.34846687e-1f;
+  p = bnn_mul(p, reach) + -1.28717512e-1f;
+  p = 1.0f - bnn_exp(bnn_mul(p, reach) - reach);
+  return bnn_with_sign(t > 0.927734375f ? p : near_by, x);
 }
 
 #endif

@@ -13,6 +13,7 @@ from onnx import TensorProto
 from bnncc.frontends.onnx.table import TABLE
 from bnncc.ir import interpret
 from bnncc.ir.types import Array
+from tests.frontends import operators
 from tests.frontends.builders import NODE, assert_agrees, hostile, load, make, oracle
 
 F = np.float32
@@ -424,13 +425,9 @@ def test_tanh_is_within_six_units_of_onnx_runtimes(tmp_path: Path) -> None:
 
 
 def test_every_entry_of_the_table_is_tested() -> None:
-    tested = {name.split()[0] for name in (*CASES, *SHAPED, *ZERO_SIGNS_DIFFER)} | {
-        "LogSoftmax",
-        "Sigmoid",
-        "Softmax",
-        "Tanh",
-    }
-    assert tested == set(TABLE)
+    tested = {name.split()[0] for name in (*CASES, *SHAPED, *ZERO_SIGNS_DIFFER)}
+    tested |= {node.op_type for model in operators.CASES.values() for node in model.graph.node}
+    assert set(TABLE) - tested == {"LogSoftmax", "Sigmoid", "Softmax", "Tanh"}  # in this file too
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 21, 26])

@@ -21,7 +21,7 @@ from bnncc import UnsupportedModelError
 from bnncc.frontends.torch import load_file
 from bnncc.frontends.torch.archive import rewrite
 from bnncc.frontends.torch.kinds import FileKind, file_kind
-from tests.frontends.test_torch_modules import ZERO, Net, whole_numbers
+from tests.frontends.test_torch_modules import IMAGE, ZERO, ConvNet, Net, images, whole_numbers
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,29 @@ def test_round_trip(model, archive, tmp_path, any_cc):
     assert np.array_equal(expected, got)
     kinds = [layer.weights for layer in artifact.report.layers]
     assert kinds == ["binary", "binary"]
+
+
+def test_a_convolutional_network_from_the_command_line(tmp_path, any_cc):
+    """Shortcut, strides, groups, pools: a batch that the archive leaves open is fixed to 1."""
+    torch.manual_seed(3)
+    model = ConvNet()
+    batch = torch.export.Dim("batch")
+    example = IMAGE.repeat(2, 1, 1, 1)
+    program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "convnet.pt2")
+    command = [sys.executable, "-m", "bnncc", "compile", "convnet.pt2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"convnet.pt2", "convnet.c", "convnet.h"}
+    artifact = bnncc.compile(tmp_path / "convnet.pt2", tmp_path)
+    assert (tmp_path / "convnet.c").read_text() == artifact.compilation.source
+    x = images(20)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x)).numpy()
+    got = bnncc.load(artifact, compiler=any_cc)(x)
+    # The real stem, BatchNorm and head round in another order in PyTorch; no bit flips here.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert bnncc.verify(artifact, samples=8).ok
 
 
 def test_the_pickle_of_example_inputs_is_never_read(archive, tmp_path, marker):

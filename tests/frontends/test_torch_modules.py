@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import bnncc
 from bnncc import UnsupportedModelError, UsageError
-from bnncc.frontends.torch import convert, isolate, load_module
+from bnncc.frontends.torch import agree, convert, isolate, load_module
 from bnncc.nn.models import bnn_mlp
 
 K, HIDDEN, CLASSES = 35, 24, 5
@@ -90,7 +90,7 @@ class DataNet(nn.Sequential):
 def trained(model: nn.Module) -> nn.Module:
     """Give BatchNorm the statistics that training leaves: falling channels, far-off means."""
     for part in model.modules():
-        if isinstance(part, nn.BatchNorm1d):
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(part.weight)
             nn.init.normal_(part.bias)
             nn.init.normal_(part.running_mean, 0, 4)
@@ -188,6 +188,81 @@ def test_a_module_of_main(tmp_path):
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mine.c", "mine.h"]
+
+
+# --- Convolutions ---------------------------------------------------------------------------------
+
+
+class ConvNet(nn.Module):
+    """A stem, a strided binary convolution with a real shortcut, a grouped one, a pool, a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(12) for _ in range(3))
+        self.strided = nn.Conv2d(12, 12, 3, stride=2, padding=1, bias=False)
+        self.grouped = nn.Conv2d(12, 12, 3, padding=2, dilation=2, groups=3)
+        self.slope = nn.PReLU(12, 0.2)
+        self.head = nn.Linear(12, CLASSES)
+        trained(self)
+
+    def binary(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
+        sign = WhereSign.apply
+        return layer._conv_forward(sign(x), sign(layer.weight), layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.relu(self.norms[0](self.stem(x)))
+        x = self.norms[1](self.binary(self.strided, x)) + nn.functional.avg_pool2d(x, 2)
+        x = self.slope(self.norms[2](self.binary(self.grouped, x)) + x)
+        return self.head(nn.functional.max_pool2d(x, 2).mean((2, 3)))
+
+
+IMAGE = torch.zeros(1, 3, 16, 16)
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(2).standard_normal((count, 3, 16, 16)).astype(np.float32)
+
+
+def test_a_convolutional_network(tmp_path, any_cc):
+    model = ConvNet()
+    artifact = bnncc.compile(model, tmp_path, example_inputs=IMAGE)
+    assert artifact.report.notes == ()
+    x = images(20)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x)).numpy()
+    got = bnncc.load(artifact, compiler=any_cc)(x)
+    # The real stem, BatchNorm and head round in another order in PyTorch; no bit flips here.
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert bnncc.verify(artifact, samples=20).ok
+
+
+def test_no_bias_is_made_up():
+    """PyTorch's exporter gives every convolution a bias, of zeros where the module has none."""
+    graph = load_module(ConvNet(), IMAGE).graph
+    assert sum(node.op.name == "Conv" for node in graph.nodes) == 3
+    biases = [
+        node
+        for node in graph.nodes
+        if node.op.name == "Add" and graph.producers[node.inputs[0]].op.name == "Conv"
+    ]
+    assert [graph.constants[node.inputs[1]].size for node in biases] == [12]  # of the grouped one
+
+
+@pytest.mark.parametrize(("large", "runs"), [(10**9, 9), (0, 3)], ids=["small", "large"])
+def test_large_networks_are_compared_on_fewer_samples(monkeypatch, large, runs):
+    """Interpreting a sample of an ImageNet network takes seconds: two equal ones are enough."""
+    calls = []
+    run = agree.interpret.run
+    monkeypatch.setattr(agree, "_LARGE", large)
+    monkeypatch.setattr(agree.interpret, "run", lambda *given: (calls.append(1), run(*given))[1])
+    assert load_module(Net(), ZERO).notes == ()
+    assert len(calls) == runs
+
+
+def test_a_large_network_that_computes_something_else(monkeypatch):
+    monkeypatch.setattr(agree, "_LARGE", 0)
+    assert "is not what it computes" in str(refusal(Wrong()))
 
 
 # --- Failures -------------------------------------------------------------------------------------

@@ -24,24 +24,58 @@ __all__ = ["build_graph", "unsupported"]
 _MOVES = frozenset(
     {
         *("Concat", "Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose"),
-        *("Unsqueeze", "Where"),
+        *(
+            "Unsqueeze",
+            "Where",
+            "DepthToSpace",
+            "Expand",
+            "Gather",
+            "SpaceToDepth",
+            "Split",
+            "Tile",
+        ),
     }
 )
-# These give indices as int64, which are among the model's outputs.
-_INDICES = frozenset({"ArgMax"})
+# ArgMax gives indices as int64, which are among the model's outputs; Cast what it can say exactly.
+_WHOLE = frozenset({"ArgMax", "Cast"})
+# What activations may hold, in either's words; `shapes` lets no other inputs pass.
+_HELD: Mapping[int, Element] = {
+    onnx.TensorProto.FLOAT: Element.F32,
+    onnx.TensorProto.BOOL: Element.BOOL,
+    onnx.TensorProto.UINT8: Element.U8,
+}
 # What the model's outputs may hold, in either's words.
 _SAID: Mapping[int, Element] = {
     onnx.TensorProto.FLOAT: Element.F32,
     onnx.TensorProto.BOOL: Element.BOOL,
     onnx.TensorProto.INT64: Element.I64,
 }
-_TWO_RESULTS = frozenset({"TopK"})
-_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+# How many results these may have, where that is more than one.
+_RESULTS: Mapping[str, int | None] = {"TopK": 2, "Split": None}
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.UINT8)
 _ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL)
 
 _TAILS = frozenset({"Hardmax"})
 _MASKS = frozenset({"NonZero", "ScatterElements", "ScatterND"})
 _HELP_TAIL = "export the model without it: its operand ranks the classes in the same order"
+_CONTROL = frozenset({"If", "Loop", "Scan"})
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+_WHY: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        _CONTROL,
+        (
+            "what it computes depends on the input, and generated C takes one path",
+            "export without branches and loops that depend on the input, or by tracing",
+        ),
+    ),
+    **dict.fromkeys(
+        _RECURRENT,
+        (
+            "it carries a state from step to step, and bnncc compiles networks without one",
+            "compile what comes before and behind it, and keep it in your own code",
+        ),
+    ),
+}
 _HELP_CUSTOM = "export without custom operators, so that standard ones spell out what it does"
 _HELP_OTHER = "say it in operators that bnncc compiles, or compute it outside of the model"
 _HELP_MASK = "exporters say x[mask] = value this way: write x = torch.where(mask, value, x)"
@@ -92,10 +126,11 @@ def _has_subgraph(node: onnx.NodeProto) -> bool:
 
 def _unsupported(name: str, nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
     help_text = _HELP_TAIL if name in _TAILS else _HELP_MASK if name in _MASKS else _HELP_OTHER
+    why, help_text = _WHY.get(name, ("", help_text))
     if nodes[0].domain not in STANDARD_DOMAINS:
         help_text = _HELP_CUSTOM
     what = f"operator {quoted(name)} is not supported ({plural(len(nodes), 'node')})"
-    return Diagnostic("BNN007", what, where(nodes), help=help_text)
+    return Diagnostic("BNN007", what, where(nodes), why, help_text)
 
 
 def _random(nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
@@ -115,8 +150,8 @@ def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) ->
         UnsupportedModelError: every node that cannot be said, at once.
     """
     builder = GraphBuilder(name)
-    for given, shape in outlined.inputs.items():
-        builder.input(given, TensorType(shape, Element.F32))
+    for given, (element, shape) in outlined.inputs.items():
+        builder.input(given, TensorType(shape, _HELD[element]))
     names = {n for node in outlined.nodes for n in (*node.input, *node.output)}
     scope = Scope(builder, outlined.tensors, names | outlined.tensors.keys() | set(outlined.inputs))
     used = {n for node in outlined.nodes for n in node.input} | set(outlined.outputs)
@@ -141,9 +176,8 @@ def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) ->
 def _pretend(builder: GraphBuilder, node: onnx.NodeProto, types: Mapping[str, ValueType]) -> None:
     """Give a refused node's result its type, for the nodes behind it to be looked at as well."""
     kind = types.get(node.output[0])
-    if kind and kind.known and kind.known[0] == 1 and kind.element in _ELEMENTS:
-        element = Element.F32 if kind.element == onnx.TensorProto.FLOAT else Element.BOOL
-        builder.types[node.output[0]] = TensorType(kind.known, element)
+    if kind and kind.known and kind.known[0] == 1 and kind.element in _HELD:
+        builder.types[node.output[0]] = TensorType(kind.known, _HELD[kind.element])
 
 
 def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -> list[Diagnostic]:
@@ -166,13 +200,14 @@ def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -
 def _check_results(
     node: onnx.NodeProto, types: Mapping[str, ValueType], used: Collection[str]
 ) -> None:
-    for name in node.output[2 if node.op_type in _TWO_RESULTS else 1 :]:
+    count = _RESULTS.get(node.op_type, 1)
+    for name in node.output[count:] if count is not None else ():
         if name in used:
             what = f"result {quoted(name)} of {node.op_type} is used"
             raise Refusal("BNN008", what, why="bnncc computes only its first result")
-    kind = types.get(node.output[0])
+    kind = types.get(next(filter(None, node.output), ""))
     element = kind.element if kind else onnx.TensorProto.UNDEFINED
-    if element in _ELEMENTS or (element in _INTEGERS and node.op_type in _MOVES | _INDICES):
+    if element in _ELEMENTS or (element in _INTEGERS and node.op_type in _MOVES | _WHOLE):
         return
     what = f"{node.op_type} computes {element_name(element)}"
     why = "activations are float32 or truth values"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,11 +15,15 @@ from bnncc.ir.ops.elementwise import (
     BatchNormalization,
     Cast,
     Clip,
+    Equal,
     HardSigmoid,
     Identity,
     LeakyRelu,
+    Not,
     PRelu,
+    Xor,
 )
+from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Element
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "clip",
     "dropout",
     "elementwise",
+    "equal",
     "hard_sigmoid",
     "leaky_relu",
     "prelu",
@@ -66,7 +72,29 @@ def batch_normalization(site: Site) -> None:
             f"channel {first} is {variance.reshape(-1)[first]:.6g} with epsilon {epsilon:.6g}",
             help="export again from a checkpoint whose running statistics are intact",
         )
-    site.emit(BatchNormalization(float(epsilon)), [site.operand(i) for i in range(5)])
+    x, *rest = (site.operand(i) for i in range(5))
+    op = BatchNormalization(float(epsilon))
+    flat = _flat_source(site, x)
+    if flat is None:
+        site.emit(op, [x, *rest])
+        return
+    row = site.emit(op, [flat, *rest], site.fresh("row"))
+    site.emit(Reshape(site.type_of(x).shape), [row])
+
+
+def _flat_source(site: Site, x: str) -> str | None:
+    """Return the row [1, C] that x is a mere reshape of, to [1, C, 1], if it is one.
+
+    FINN wraps normalisations of rows so; on the row itself, the layer before may take them up.
+    """
+    shape = site.type_of(x).shape
+    if len(shape) < 3 or math.prod(shape[2:]) != 1:
+        return None
+    maker = next((n for n in reversed(site.scope.builder.nodes) if x in n.outputs), None)
+    if maker is None or not isinstance(maker.op, Reshape):
+        return None
+    source = maker.inputs[0]
+    return source if site.type_of(source).shape == shape[:2] else None
 
 
 def dropout(site: Site) -> None:
@@ -98,6 +126,15 @@ def _bound(site: Site, name: str, index: int, missing: float) -> float:
     return value
 
 
+def equal(site: Site) -> None:
+    """Say Equal, of reals or of truth values."""
+    operands = [site.operand(0), site.operand(1)]
+    if any(site.type_of(name).element is Element.BOOL for name in operands):
+        site.emit(Not(), [site.part(Xor(), *operands)])
+    else:
+        site.emit(Equal(), operands)
+
+
 def leaky_relu(site: Site) -> None:
     """Say LeakyRelu."""
     site.emit(LeakyRelu(site.attribute("alpha", 0.01)), [site.operand(0)])
@@ -122,13 +159,20 @@ def hard_sigmoid(site: Site) -> None:
 
 
 def cast(site: Site) -> None:
-    """Say Cast between float32 and truth values; all others are refused."""
+    """Say Cast of truth values, bytes and float32; those that round are refused."""
     x = site.operand(0)
     source, target = site.type_of(x).element, site.attribute("to", 0)
     match source, target:
         case (Element.F32, onnx.TensorProto.FLOAT) | (Element.BOOL, onnx.TensorProto.BOOL):
             site.emit(Identity(), [x])
-        case Element.BOOL, onnx.TensorProto.FLOAT:
+        case (Element.BOOL | Element.U8, onnx.TensorProto.FLOAT):
+            site.emit(Cast(Element.F32), [x])
+        case (Element.F32, onnx.TensorProto.BOOL):
+            site.emit(Not(), [site.part(Equal(), x, site.scalar(0))])
+        case (Element.U8, onnx.TensorProto.UINT8):
+            site.emit(Identity(), [x])
+        case (Element.BOOL | Element.U8, onnx.TensorProto.INT32 | onnx.TensorProto.INT64):
+            # Small integers pass as the float32 they equal, until a Cast to float32 says so.
             site.emit(Cast(Element.F32), [x])
         case _:
             what = f"Cast from {source.value} to {element_name(target)}"

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
 import numpy as np
 
 from bnncc.frontends.onnx.report import Refusal, quoted
 from bnncc.frontends.onnx.site import Site
-from bnncc.ir.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from bnncc.ir.ops.elementwise import Identity
+from bnncc.ir.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Transpose
 
-__all__ = ["concat", "flatten", "pad", "reshape", "slice_", "squeeze", "transpose", "unsqueeze"]
+__all__ = [
+    "concat",
+    "depth_to_space",
+    "expand",
+    "flatten",
+    "gather",
+    "pad",
+    "reshape",
+    "slice_",
+    "space_to_depth",
+    "split",
+    "squeeze",
+    "tile",
+    "transpose",
+    "unsqueeze",
+]
 
+# What numpy calls ONNX's modes.
+_MIRRORS: Mapping[str, Literal["reflect", "edge", "wrap"]] = MappingProxyType(
+    {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+)
 _BATCH = "the batch must stay in dimension 0, where it is 1"
 
 
@@ -86,9 +110,8 @@ def transpose(site: Site) -> None:
 def pad(site: Site) -> None:
     """Say Pad: widths and value are attributes before opset 11, axes come with opset 18."""
     mode = site.text("mode", "constant")
-    if mode != "constant":
-        why = "bnncc pads with a constant only"
-        raise Refusal("BNN008", f"Pad with mode {quoted(mode)}", why=why)
+    if mode not in _MIRRORS and mode != "constant":
+        raise Refusal("BNN003", f"Pad with mode {quoted(mode)}")
     x = site.operand(0)
     rank = len(site.type_of(x).shape)
     widths = site.integers("pads", 1) or []
@@ -104,7 +127,20 @@ def pad(site: Site) -> None:
         before[axis], after[axis] = widths[place], widths[len(axes) + place]
     if before[:1] != [0] or after[:1] != [0]:
         raise Refusal("BNN008", "Pad of the batch", why=_BATCH)
+    if mode in _MIRRORS:
+        sizes = zip(site.type_of(x).shape, before, after, strict=True)
+        site.emit(Gather(tuple(_mirrored(mode, *widths) for widths in sizes)), [x])
+        return
     site.emit(Pad(tuple(before), tuple(after), _pad_value(site)), [x])
+
+
+def _mirrored(mode: str, size: int, before: int, after: int) -> tuple[int, ...]:
+    """Return where each element of an axis that is padded with its own elements comes from."""
+    if mode == "reflect" and max(before, after) >= size:
+        what = f"Pad of {size} elements by {before} and {after} with mode reflect"
+        raise Refusal("BNN008", what, why="there are not so many to reflect")
+    padded = np.pad(np.arange(size), (before, after), mode=_MIRRORS[mode])
+    return tuple(padded.tolist())
 
 
 def _pad_value(site: Site) -> float:
@@ -127,19 +163,156 @@ def slice_(site: Site) -> None:
     if not len(first) == len(last) == len(by) == len(axes):
         counts = f"{len(first)} starts, {len(last)} ends, {len(axes)} axes and {len(by)} steps"
         raise Refusal("BNN003", f"Slice with {counts}")
-    if any(step < 1 for step in by):
-        raise Refusal("BNN008", f"Slice with steps {by}", why="bnncc slices in ascending order")
+    if 0 in by:
+        raise Refusal("BNN003", f"Slice with steps {by}")
     ranges = [range(size) for size in shape]
     for axis, start, end, step in zip(axes, first, last, by, strict=True):
-        # ONNX clamps the bounds as Python does.
-        ranges[axis] = ranges[axis][start:end:step]
+        # ONNX clamps the bounds as Python does, but for an end before the first element.
+        before_all = step < 0 and end < -shape[axis]
+        ranges[axis] = ranges[axis][start : None if before_all else end : step]
     if ranges[0] != range(1):
         raise Refusal("BNN008", "Slice of the batch", why=_BATCH)
     if not all(ranges):
         what = f"Slice of {list(shape)} from {first} to {last}"
         raise Refusal("BNN008", what, why="nothing is left")
-    starts, sizes = (r.start for r in ranges), (len(r) for r in ranges)
-    site.emit(Slice(tuple(starts), tuple(sizes), tuple(r.step for r in ranges)), [x])
+    _emit_choice(site, ranges, [x])
+
+
+def _emit_choice(
+    site: Site, places: Sequence[Sequence[int]], operands: list[str], output: str = ""
+) -> str:
+    """Append what takes some places of every axis: a Slice if they ascend at equal distances."""
+    ranges = [_as_range(chosen) for chosen in places]
+    if all(ranges):
+        starts, sizes = (r.start for r in ranges if r), (len(r) for r in ranges if r)
+        steps = tuple(r.step for r in ranges if r)
+        return site.emit(Slice(tuple(starts), tuple(sizes), steps), operands, output)
+    return site.emit(Gather(tuple(tuple(chosen) for chosen in places)), operands, output)
+
+
+def _as_range(places: Sequence[int]) -> range | None:
+    step = places[1] - places[0] if len(places) > 1 else 1
+    found = range(places[0], places[0] + step * len(places), step) if step > 0 else None
+    return found if found is not None and list(found) == list(places) else None
+
+
+def gather(site: Site) -> None:
+    """Say Gather with constant indices: a single one drops its axis."""
+    x = site.operand(0)
+    shape = site.type_of(x).shape
+    axis = site.axis(site.attribute("axis", 0), len(shape))
+    indices = site.array(1)
+    if indices.dtype.kind != "i" or not indices.size:
+        what = f"Gather with {indices.size} indices of type {indices.dtype}"
+        raise Refusal("BNN003", what)
+    if axis == 0:
+        raise Refusal("BNN008", "Gather along dimension 0", why=_BATCH)
+    if indices.min() < -shape[axis] or indices.max() >= shape[axis]:
+        what = f"Gather among {shape[axis]} elements with indices up to {int(indices.max())}"
+        raise Refusal("BNN003", what)
+    places: list[Sequence[int]] = [range(size) for size in shape]
+    places[axis] = (indices.reshape(-1) % shape[axis]).tolist()
+    if indices.ndim == 1:
+        _emit_choice(site, places, [x])
+        return
+    chosen = _emit_choice(site, places, [x], site.fresh("chosen"))
+    site.emit(Reshape((*shape[:axis], *indices.shape, *shape[axis + 1 :])), [chosen])
+
+
+def split(site: Site) -> None:
+    """Say Split as slices: into sizes from an attribute or an operand, or into equal parts."""
+    x = site.operand(0)
+    shape = site.type_of(x).shape
+    axis = site.axis(site.attribute("axis", 0), len(shape))
+    if axis == 0:
+        raise Refusal("BNN008", "Split along dimension 0", why=_BATCH)
+    sizes = site.integers("split", 1) or _equal_parts(shape[axis], len(site.node.output))
+    if len(sizes) != len(site.node.output) or sum(sizes) != shape[axis] or min(sizes) < 1:
+        what = f"Split of {shape[axis]} elements into {sizes}"
+        raise Refusal("BNN003", what, why=f"there are {len(site.node.output)} results")
+    start = 0
+    for name, size in zip(site.node.output, sizes, strict=True):
+        starts = tuple(start if i == axis else 0 for i in range(len(shape)))
+        part = tuple(size if i == axis else extent for i, extent in enumerate(shape))
+        if name:
+            site.emit(Slice(starts, part, (1,) * len(shape)), [x], name)
+        start += size
+
+
+def _equal_parts(size: int, count: int) -> list[int]:
+    """Return `count` sizes, equal but for a smaller last one."""
+    each = -(-size // count)
+    return [min(each, size - i * each) for i in range(count)]
+
+
+def expand(site: Site) -> None:
+    """Say Expand; what reads it broadcasts by itself where it can."""
+    x = site.operand(0)
+    own = site.type_of(x).shape
+    wanted = tuple(site.integers("shape", 1) or ())
+    try:
+        target = np.broadcast_shapes(own, wanted)
+    except ValueError as error:
+        raise Refusal("BNN003", f"Expand of {list(own)} to {list(wanted)}") from error
+    if target[:1] != (1,):
+        raise Refusal("BNN008", f"Expand of {list(own)} to {list(target)}", why=_BATCH)
+    if len(own) < len(target):
+        x = site.part(Reshape((1, *(1,) * (len(target) - len(own)), *own[1:])), x)
+    if site.type_of(x).shape == target:
+        site.emit(Identity(), [x])
+        return
+    site.scope.expanded[site.emit(Expand(target), [x])] = x
+
+
+def tile(site: Site) -> None:
+    """Say Tile: each axis round and round."""
+    x = site.operand(0)
+    shape = site.type_of(x).shape
+    repeats = site.integers("repeats", 1) or []
+    if len(repeats) != len(shape) or min(repeats, default=1) < 1:
+        raise Refusal("BNN003", f"Tile of {list(shape)} by {repeats}")
+    if repeats[:1] != [1]:
+        raise Refusal("BNN008", f"Tile of {list(shape)} by {repeats}", why=_BATCH)
+    if all(count == 1 for count in repeats):
+        site.emit(Identity(), [x])
+        return
+    pairs = zip(shape, repeats, strict=True)
+    site.emit(Gather(tuple(tuple(range(size)) * count for size, count in pairs)), [x])
+
+
+def _blocks(site: Site) -> tuple[str, tuple[int, ...], int]:
+    x = site.operand(0)
+    shape, block = site.type_of(x).shape, site.attribute("blocksize", 0)
+    if len(shape) != 4 or block < 1:
+        raise Refusal("BNN003", f"{site.node.op_type} of shape {list(shape)} by {block}")
+    return x, shape, block
+
+
+def depth_to_space(site: Site) -> None:
+    """Say DepthToSpace: channels become blocks of pixels, by depth or by column first."""
+    x, (_, channels, rows, columns), block = _blocks(site)
+    depth = channels // block**2
+    if depth * block**2 != channels:
+        raise Refusal("BNN003", f"DepthToSpace of {channels} channels by {block}")
+    match site.text("mode", "DCR"):
+        case "DCR":
+            apart, perm = (1, block, block, depth, rows, columns), (0, 3, 4, 1, 5, 2)
+        case "CRD":
+            apart, perm = (1, depth, block, block, rows, columns), (0, 1, 4, 2, 5, 3)
+        case other:
+            raise Refusal("BNN003", f"DepthToSpace with mode {quoted(other)}")
+    moved = site.part(Transpose(perm), site.part(Reshape(apart), x))
+    site.emit(Reshape((1, depth, rows * block, columns * block)), [moved])
+
+
+def space_to_depth(site: Site) -> None:
+    """Say SpaceToDepth: blocks of pixels become channels."""
+    x, (_, channels, rows, columns), block = _blocks(site)
+    if rows % block or columns % block:
+        raise Refusal("BNN003", f"SpaceToDepth of {rows} by {columns} pixels by {block}")
+    apart = (1, channels, rows // block, block, columns // block, block)
+    moved = site.part(Transpose((0, 3, 5, 1, 2, 4)), site.part(Reshape(apart), x))
+    site.emit(Reshape((1, channels * block**2, rows // block, columns // block)), [moved])
 
 
 def concat(site: Site) -> None:

@@ -3,34 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from bnncc.frontends.onnx.report import Refusal
 from bnncc.frontends.onnx.site import Site
-from bnncc.ir.ops.elementwise import Identity
-from bnncc.ir.ops.reduce import ArgMax, ReduceMean, TopK
+from bnncc.ir.ops.base import Op
+from bnncc.ir.ops.elementwise import Elementwise, Identity
+from bnncc.ir.ops.reduce import ArgMax, Reduction, TopK
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.ops.softmax import Softmax
 
-__all__ = ["arg_max", "reduce_mean", "softmax", "top_k"]
+__all__ = ["arg_max", "reduction", "softmax", "top_k"]
 
+_MOST_AXES = 4  # kernels reduce images
 _ONE_AXIS_SINCE = 13  # before that opset, Softmax ran over its axis and all behind it
 
 
-def reduce_mean(site: Site) -> None:
-    """Say ReduceMean, whose axes became an operand in opset 18; none given means all."""
-    x = site.operand(0)
-    shape = site.type_of(x).shape
+def reduction(kind: type[Reduction], *first: Op, last: Op | None = None) -> Callable[[Site], None]:
+    """Return the entry of a reduction: what happens to each element, to all, and to the result.
+
+    Args:
+        kind: makes one value of many.
+        first: operations on each element before; one with two operands takes it twice.
+        last: operation on the result.
+    """
+
+    def entry(site: Site) -> None:
+        x = site.operand(0)
+        axes = _axes(site, len(site.type_of(x).shape))
+        for op in first:
+            x = site.part(op, *[x] * (op.arity if isinstance(op, Elementwise) else 1))
+        if axes is None:
+            site.emit(last or Identity(), [x])
+        elif last is None:
+            _reduce(site, kind, axes, x, "")
+        else:
+            site.emit(last, [_reduce(site, kind, axes, x, site.fresh("reduced"))])
+
+    return entry
+
+
+def _axes(site: Site, rank: int) -> tuple[int, ...] | None:
+    """Return a reduction's axes, which became an operand in opset 13 or 18; None if it has none.
+
+    None given means all, unless the node says that it means nothing.
+    """
     given = site.integers("axes", 1)
     if not given and site.attribute("noop_with_empty_axes", 0):
-        site.emit(Identity(), [x])
-        return
-    axes = sorted(site.axes(given, len(shape))) if given else list(range(len(shape)))
+        return None
+    axes = sorted(site.axes(given, rank)) if given else list(range(rank))
     if 0 in axes:
-        what = f"ReduceMean of shape {list(shape)} along axes {axes}"
+        what = f"{site.node.op_type} of shape {list(_shape(site))} along axes {axes}"
         why = "dimension 0 is the batch, and generated C computes one sample a call"
         raise Refusal("BNN008", what, why=why, help="reduce over the other dimensions alone")
-    site.emit(ReduceMean(tuple(axes), bool(site.attribute("keepdims", 1))), [x])
+    return tuple(axes)
+
+
+def _shape(site: Site) -> tuple[int, ...]:
+    return site.type_of(site.operand(0)).shape
+
+
+def _reduce(site: Site, kind: type[Reduction], axes: tuple[int, ...], x: str, output: str) -> str:
+    """Append a reduction: what is not an image, or loses its channels, by way of one that keeps."""
+    shape = site.type_of(x).shape
+    keepdims = bool(site.attribute("keepdims", 1))
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    result = kept if keepdims else tuple(s for axis, s in enumerate(shape) if axis not in axes)
+    spatial = axes == tuple(range(2, len(shape)))
+    if len(shape) <= _MOST_AXES and (keepdims or spatial):
+        return site.emit(kind(axes, keepdims), [x], output)
+    if len(shape) > _MOST_AXES:
+        merged, axes = _merged(site, shape, axes)
+        x = site.part(Reshape(merged), x)
+    reduced = site.part(kind(axes, True), x)
+    return site.emit(Reshape(result), [reduced], output)
+
+
+def _merged(
+    site: Site, shape: Sequence[int], axes: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return a shape of few axes, runs of reduced and of other ones as one each, and the axes."""
+    runs = [(gone, list(run)) for gone, run in groupby(range(1, len(shape)), axes.__contains__)]
+    if len(runs) >= _MOST_AXES:
+        what = f"{site.node.op_type} of shape {list(shape)} along axes {list(axes)}"
+        raise Refusal("BNN008", what, why="they lie too far apart")
+    merged = (1, *(math.prod(shape[axis] for axis in run) for _, run in runs))
+    return merged, tuple(i for i, (gone, _) in enumerate(runs, start=1) if gone)
 
 
 def softmax(*, log: bool) -> Callable[[Site], None]:

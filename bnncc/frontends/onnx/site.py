@@ -16,7 +16,7 @@ from bnncc.frontends.onnx.report import Refusal, origin, quoted
 from bnncc.ir.graph import GraphBuilder
 from bnncc.ir.ops.base import Op, OpError
 from bnncc.ir.ops.elementwise import Elementwise, Identity
-from bnncc.ir.ops.shape import Movement
+from bnncc.ir.ops.shape import Expand, Movement, Reshape
 from bnncc.ir.types import Array, Element, TensorType
 from bnncc.ir.window import Window
 
@@ -57,6 +57,8 @@ class Scope:
         self.tensors = tensors
         self._reserved = set(reserved)
         self._constants: dict[tuple[str, str], str] = {}
+        self.expanded: dict[str, str] = {}
+        """What some tensors merely repeat."""
 
     def fresh(self, hint: str) -> str:
         """Return a name that starts with `hint` and that neither graph uses."""
@@ -191,6 +193,15 @@ class Site:
         """Return a name for a part of what the node computes."""
         return self.scope.fresh(f"{self.node.output[0]}.{form}")
 
+    def scalar(self, value: float) -> str:
+        """Return the IR's name of a number that is not among the model's constants."""
+        number = np.float32(value)
+        return self.scope.constant(self.node.output[0], f"{number}", np.asarray(number))
+
+    def part(self, op: Op, *operands: str) -> str:
+        """Append a step on the way to the node's result, and return its name."""
+        return self.emit(op, list(operands), self.fresh(op.name.lower()))
+
     def axis(self, given: int, rank: int) -> int:
         """Return an axis of a tensor, counted from the front."""
         return self.axes([given], rank)[0]
@@ -222,9 +233,10 @@ class Site:
     def emit_results(self, op: Op, operands: list[str], outputs: Sequence[str]) -> tuple[str, ...]:
         """Append `op` with a result for each of `outputs`; as `emit` otherwise."""
         builder = self.scope.builder
-        types = [builder.types[name] for name in operands]
         if isinstance(op, Elementwise):
             self._check_elementwise(op, operands)
+            operands = self._aligned(op, operands)
+        types = [builder.types[name] for name in operands]
         self._check_indices(op, operands)
         try:
             kinds = op.infer(types)
@@ -251,13 +263,66 @@ class Site:
             if wanted is not None and found is not wanted:
                 why = f"{quoted(name)} is {found.value}, and bnncc has {op.name} of {wanted.value}"
                 raise Refusal("BNN008", f"element type of {self.node.op_type}", why=why)
-        # Axis 0 of every variable is the batch; broadcasting must leave it where it is.
-        ranks = {len(builder.types[n].shape) for n in operands if n not in builder.constants}
+
+    def _aligned(self, op: Elementwise, operands: list[str]) -> list[str]:
+        """Return operands of one rank that broadcast as the model's do, and as kernels read them.
+
+        Axis 0 of every variable is the batch, and stays where it is. A kernel walks over one
+        operand of the result's shape, and reads others that have one value a pixel, a channel or a
+        sample: what varies otherwise is spread out.
+        """
+        if op.name == "BatchNormalization" or not operands:
+            return operands
+        builder = self.scope.builder
+        rank = max(len(builder.types[name].shape) for name in operands)
         constants = [builder.types[n].shape for n in operands if n in builder.constants]
-        (rank, *others) = ranks or {0}
-        if op.name == "BatchNormalization":
-            return
-        if others or any(len(s) > rank or (len(s) == rank and s[0] != 1) for s in constants):
+        if any(len(shape) == rank and rank > 0 and shape[0] != 1 for shape in constants):
             shapes = ", ".join(f"{list(builder.types[name].shape)}" for name in operands)
             why = f"shapes {shapes} broadcast along the batch, which is dimension 0"
             raise Refusal("BNN008", f"broadcasting of {self.node.op_type}", why=why)
+        given = [self._of_rank(name, rank) for name in operands]
+        shape = self._broadcast(given)
+        for name in dict.fromkeys(given):  # an Expand that changes nothing here
+            source = self.scope.expanded.get(name, name)
+            bare = [source if other == name else other for other in given]
+            same_rank = len(self.type_of(source).shape) == rank
+            if source != name and same_rank and self._broadcast(bare) == shape:
+                given = bare
+        return self._spread(given, shape)
+
+    def _of_rank(self, name: str, rank: int) -> str:
+        """Return a variable with axes of size 1 behind the batch, where numpy puts them."""
+        shape = self.type_of(name).shape
+        if name in self.scope.builder.constants or len(shape) == rank:
+            return name
+        wider = (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
+        return self.emit(Reshape(wider), [name], self.fresh("aligned"))
+
+    def _broadcast(self, operands: Sequence[str]) -> tuple[int, ...]:
+        shapes = [self.type_of(name).shape for name in operands]
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError as error:
+            text = " and ".join(str(list(shape)) for shape in shapes)
+            what = f"operands of {self.node.op_type}: shapes {text} do not broadcast"
+            raise Refusal("BNN003", what) from error
+
+    def _spread(self, operands: list[str], shape: tuple[int, ...]) -> list[str]:
+        """Return operands among which no variable varies along some axes within a channel only."""
+        variables = [n for n in operands if n not in self.scope.builder.constants]
+        wanted = {name: self._read_at(name, shape) for name in variables}
+        if variables and shape not in wanted.values():
+            wanted[variables[0]] = shape
+        found = {
+            name: self.emit(Expand(target), [name], self.fresh("spread"))
+            for name, target in wanted.items()
+            if target != self.type_of(name).shape
+        }
+        return [found.get(name, name) for name in operands]
+
+    def _read_at(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape in which a kernel can read a variable beside a result of `shape`."""
+        own = self.type_of(name).shape
+        if own[2:] in (shape[2:], (1,) * len(shape[2:])):
+            return own
+        return (*own[:2], *shape[2:])

@@ -50,13 +50,16 @@ def checked_kernel(
     return kernel
 
 
-def window_of(site: Site, kernel: Sequence[int], sizes: Sequence[int]) -> Window:
+def window_of(
+    site: Site, kernel: Sequence[int], sizes: Sequence[int], *, resolve: bool = True
+) -> Window:
     """Return the window that the node's attributes describe.
 
     Args:
         site: a convolution or a pool.
         kernel: the kernel's shape.
         sizes: of the operand's spatial axes.
+        resolve: whether `auto_pad` speaks of this window, rather than of one that it undoes.
     """
     rank = len(kernel)
     strides = _list(site, "strides", [1] * rank, 1)
@@ -69,7 +72,7 @@ def window_of(site: Site, kernel: Sequence[int], sizes: Sequence[int]) -> Window
     axes = []
     for i, size in enumerate(sizes):
         axis = Axis(kernel[i], strides[i], dilations[i], pads[i], pads[rank + i], ceil)
-        axes.append(axis if auto == "NOTSET" else _resolved(site, axis, auto, size))
+        axes.append(axis if auto == "NOTSET" or not resolve else _resolved(site, axis, auto, size))
     padded = (size + axis.before + axis.after for size, axis in zip(sizes, axes, strict=True))
     nbytes = math.prod(padded) * Element.F32.dtype.itemsize
     if nbytes > MAX_TENSOR_BYTES:

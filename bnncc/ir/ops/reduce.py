@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +11,19 @@ from typing import ClassVar
 import numpy as np
 
 from bnncc.ir.ops.base import Op, OpError
+from bnncc.ir.ops.pool import Pooling
 from bnncc.ir.types import DENSE, Array, Element, Stage, TensorType
 
-__all__ = ["ArgMax", "ReduceMean", "TopK"]
+__all__ = ["ArgMax", "ReduceMax", "ReduceMean", "ReduceSum", "Reduction", "TopK"]
 
 
 @dataclass(frozen=True)
-class ReduceMean(Op):
-    """y = fl(sum / count) over some axes of x: F32 [N, C, *S].
+class Reduction(Pooling):
+    """One value from all along some axes of x: F32 [N, C, *S].
 
-    The float32 sum runs from 0 upward over the reduced axes behind the channels in C order, and at
-    each place over the channels where those are reduced too: the order in which pixels lie in
-    memory, channels last.
+    They are taken along the reduced axes behind the channels in C order, and at each place along
+    the channels where those are reduced too: the order in which pixels lie in memory, channels
+    last.
 
     Attributes:
         axes: which, ascending, at least one, 0 (the batch) not among them.
@@ -31,36 +33,67 @@ class ReduceMean(Op):
     axes: tuple[int, ...]
     keepdims: bool
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.BINARY})
+    @abc.abstractmethod
+    def reduced(self, terms: Array) -> Array:
+        """Return one value from `terms` along axis 0, in this order."""
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return F32 without the reduced axes, or with one element along them."""
         (x,) = operands
         if x.element is not Element.F32 or x.layout != DENSE:
-            raise OpError(f"ReduceMean needs a dense f32 operand, not {x}")
+            raise OpError(f"{self.name} needs a dense f32 operand, not {x}")
         places = range(1, len(x.shape))
         if not self.axes or tuple(axis for axis in places if axis in self.axes) != self.axes:
             raise OpError(f"axes {list(self.axes)} do not fit an operand {x}")
         if math.prod(x.shape[axis] for axis in self.axes) == 0:
-            raise OpError("ReduceMean of no elements")
-        return (TensorType(self._reduced(x.shape), Element.F32),)
+            raise OpError(f"{self.name} of no elements")
+        return (TensorType(self._shape(x.shape), Element.F32),)
 
-    def _reduced(self, shape: Sequence[int]) -> tuple[int, ...]:
+    def _shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         if self.keepdims:
             return tuple(1 if axis in self.axes else size for axis, size in enumerate(shape))
         return tuple(size for axis, size in enumerate(shape) if axis not in self.axes)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the means with the defined order of roundings."""
+        """Return the reduced values with the defined order of roundings."""
         (x,) = operands
         order = [axis for axis in self.axes if axis != 1] + [1] * (1 in self.axes)
         leading = np.moveaxis(x, order, range(len(order)))
         terms = leading.reshape(-1, *leading.shape[len(order) :])
         with np.errstate(all="ignore"):
-            # accumulate adds one after the other; the last + 0 is the first one's: -0 becomes +0.
-            total = np.add.accumulate(terms, axis=0)[-1] + np.float32(0)
-            mean = total / np.float32(len(terms))
-        return (np.ascontiguousarray(mean.reshape(self._reduced(x.shape))),)
+            result = self.reduced(terms)
+        return (np.ascontiguousarray(result.reshape(self._shape(x.shape))),)
+
+
+@dataclass(frozen=True)
+class ReduceSum(Reduction):
+    """y = the float32 sum from 0 upward."""
+
+    def reduced(self, terms: Array) -> Array:
+        """Return the sums."""
+        # accumulate adds one after the other; the last + 0 is the first one's: -0 becomes +0.
+        return np.asarray(np.add.accumulate(terms, axis=0)[-1] + np.float32(0))
+
+
+@dataclass(frozen=True)
+class ReduceMean(ReduceSum):
+    """y = fl(sum / count), the float32 sum from 0 upward."""
+
+    def reduced(self, terms: Array) -> Array:
+        """Return the means."""
+        return np.asarray(super().reduced(terms) / np.float32(len(terms)))
+
+
+@dataclass(frozen=True)
+class ReduceMax(Reduction):
+    """y = the largest, of equals the first; the last NaN wins."""
+
+    def reduced(self, terms: Array) -> Array:
+        """Return the largest values."""
+        best = np.full(terms.shape[1:], -np.inf, terms.dtype)
+        for term in terms:
+            best = np.where((term > best) | np.isnan(term), term, best)
+        return best
 
 
 def _classes(op: Op, operands: Sequence[TensorType]) -> int:

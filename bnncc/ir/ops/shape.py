@@ -12,14 +12,14 @@ import numpy as np
 from bnncc.ir.ops.base import Op, OpError
 from bnncc.ir.types import DENSE, Array, Element, Stage, TensorType
 
-__all__ = ["Concat", "Movement", "Pad", "Reshape", "Slice", "Transpose"]
+__all__ = ["Concat", "Expand", "Gather", "Movement", "Pad", "Reshape", "Slice", "Transpose"]
 
 # What a padded element may hold, where that is less than its numpy type can.
 _VALUES: dict[Element, Sequence[int]] = {
     Element.BOOL: (0, 1),
     Element.BIPOLAR: (-1, 1),
     Element.TERNARY: (-1, 0, 1),
-    Element.U8: range(256),
+    **{element: range(element.largest_code + 1) for element in Element if element.code_bits},
 }
 
 
@@ -146,6 +146,61 @@ class Slice(Movement):
         ranges = zip(self.starts[1:], self.sizes[1:], self.steps[1:], strict=True)
         cuts = (slice(start, start + (size - 1) * step + 1, step) for start, size, step in ranges)
         return (np.ascontiguousarray(operands[0][(slice(None), *cuts)]),)
+
+
+@dataclass(frozen=True)
+class Expand(Movement):
+    """The operand repeated along axes of size 1 up to `shape`, which is complete and starts with 1.
+
+    Source: ONNX Expand, or numpy's broadcasting.
+    """
+
+    shape: tuple[int, ...]
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the operand's element in the larger shape."""
+        x = _dense(self, operands, len(self.shape))
+        same = all(a in (1, b) for a, b in zip(x.shape, self.shape, strict=True))
+        if not same or self.shape[:1] != (1,):
+            raise OpError(f"cannot expand {list(x.shape)} to {list(self.shape)}")
+        return (TensorType(self.shape, x.element),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the repeated operand, whatever its batch."""
+        (x,) = operands
+        return (np.ascontiguousarray(np.broadcast_to(x, (x.shape[0], *self.shape[1:]))),)
+
+
+@dataclass(frozen=True)
+class Gather(Movement):
+    """y[n, i, j, ...] = x[n, places[1][i], places[2][j], ...]: chosen places of every axis.
+
+    `places` is complete, an entry an axis; that of axis 0, the batch, is (0,) and stands for all of
+    it. ONNX's Gather, Tile, Resize to the nearest, Slice with negative steps and channel shuffles.
+    """
+
+    places: tuple[tuple[int, ...], ...]
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the operand's element, as many along each axis as there are places."""
+        x = _dense(self, operands, len(self.places))
+        for extent, places in zip(x.shape, self.places, strict=True):
+            if not places or min(places) < 0 or max(places) >= extent:
+                raise OpError(f"{self} reaches out of shape {list(x.shape)}")
+        if self.places[:1] != ((0,),):
+            raise OpError(f"{self} chooses among the batch")
+        return (TensorType(tuple(map(len, self.places)), x.element),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the chosen elements in C order."""
+        (x,) = operands
+        for axis, places in enumerate(self.places[1:], start=1):
+            if places != tuple(range(x.shape[axis])):
+                x = np.take(x, places, axis=axis)
+        return (np.ascontiguousarray(x),)
+
+    def __str__(self) -> str:
+        return f"{self.name}({' x '.join(str(len(places)) for places in self.places)})"
 
 
 @dataclass(frozen=True)
