@@ -30,18 +30,21 @@ from bnncc.passes.remove_identities import REMOVE_IDENTITIES
 from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
 from bnncc.passes.sink_pools import SINK_POOLS
 from bnncc.passes.sink_reshapes import SINK_RESHAPES
+from bnncc.passes.sink_transposes import SINK_TRANSPOSES
 
 __all__ = ["PIPELINE", "Lowered", "run_pass", "run_pipeline"]
 
 PIPELINE: tuple[Pass, ...] = (
     FOLD_CONSTANTS,  # so that weights and statistics are values, however they are spelled
     REMOVE_IDENTITIES,  # so that chains are not interrupted by nodes that compute nothing
+    SINK_TRANSPOSES,  # layers then meet their pads and signs, wherever the model keeps channels
     ABSORB_PADS,  # so that layers pad for themselves, before anything reasons about their borders
     ABSORB_MOVEMENT,  # dense layers read images as they lie in memory, and see the signs before
     SINK_RESHAPES,  # after the convolutions that dense layers became: nothing parts them from Steps
     RECOGNISE_STEPS,  # every quantiser becomes a Step before anything asks what a layer reads
     ELIMINATE_DEAD,  # what a recognised Step no longer needs, which is no less work to look at
     BINARISE_WEIGHTS,  # needs Steps: a layer is integer if its input is
+    ELIMINATE_DEAD,  # Steps of which integers were made, or their chains have two readers
     SINK_POOLS,  # needs to know which Steps make bits; then they follow an accumulator
     RESOLVE_SIGN_ZERO,  # needs to know which Steps follow an accumulator
     FOLD_THRESHOLDS,  # needs the model's own chain, so before anything is rewritten in it

@@ -337,7 +337,7 @@ def test_assumptions_name_the_tensor() -> None:
 def test_refusals_reach_the_caller() -> None:
     s = Sketch(6, stage=Stage.FLOAT)
     bits = s(ew.Sign(), "x", to="s")
-    several = np.array([[1, 0.5, -1, 1, 1, -1], [1, 1, 1, -1, 1, 1]], F)
+    several = np.array([[1, 0.3717, -1, 1, 1, -1], [1, 1, 1, -1, 1, 1]], F)
     s(MatMul(), bits, s.const(several, "w"), to="y", origin=["fc"])
     lowered = run_pipeline(s.done(), GENERIC)
     assert [(r.node, r.origin) for r in lowered.refusals] == [("y", ("fc",))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jinja2
 
 from bnncc import resources
@@ -37,6 +39,12 @@ def indented(code: str) -> str:
 
 def render(template: str, program: Program) -> str:
     """Return the text of a template under templates/ for a program."""
+    return _environment().get_template(template).render(program=program)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Return what templates are parsed and run by; it keeps them parsed."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resources.templates_dir()),
         undefined=jinja2.StrictUndefined,
@@ -47,4 +55,4 @@ def render(template: str, program: Program) -> str:
     )
     environment.filters["initialiser"] = initialiser
     environment.filters["indented"] = indented
-    return environment.get_template(template).render(program=program)
+    return environment

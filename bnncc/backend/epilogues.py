@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from bnncc.backend.program import Argument, Constant, Finish
 from bnncc.backend.program import Store as StoreText
 from bnncc.ir.expression import Expression, Operand, Source
 from bnncc.ir.graph import Graph
-from bnncc.ir.ops.elementwise import Dequantize
+from bnncc.ir.ops.elementwise import Dequantize, DequantizeTwo
 from bnncc.ir.ops.kernels import Epilogue, Store
-from bnncc.ir.types import Array, TensorType
+from bnncc.ir.types import Array, Element, TensorType
 
 __all__ = ["finish", "variable_name"]
 
@@ -31,6 +31,7 @@ def finish(
     outputs: Sequence[Argument],
     hint: str,
     *,
+    places: Mapping[str, str],
     direct: bool,
 ) -> tuple[Finish, tuple[Constant, ...]]:
     """Return an epilogue as C, and the constants that it reads.
@@ -41,6 +42,7 @@ def finish(
         operands: the names of its operands.
         outputs: where it stores.
         hint: the start of the constants' names.
+        places: where tensors that are not stored a value a pixel have channel c of pixel p.
         direct: whether thresholds are limits, see `XnorConv`.
     """
     variables = operands[: epilogue.variables]
@@ -48,7 +50,11 @@ def finish(
     thresholds = iter(operands[epilogue.variables + epilogue.parameters :])
     shape = graph.types[outputs[0].buffer.tensor].shape
     lines = [
-        Statement("float", f"v{i + 1}", f"{variable_name(i)}[{_place(shape, graph.types[name])}]")
+        Statement(
+            _c_type(graph, name),
+            f"v{i + 1}",
+            f"{variable_name(i)}[{places.get(name) or _place(shape, graph.types[name])}]",
+        )
         for i, name in enumerate(variables)
     ]
     names = ["v", *(line.name for line in lines)]
@@ -66,15 +72,21 @@ def finish(
             stores.append(_bits(graph.types[argument.buffer.tensor], argument, store, decisions))
             constants += () if _same_for_all_channels(held) else (held,)
         else:
-            stores.append(StoreText(argument.name, value))
+            truth = store.to is Element.BOOL
+            stores.append(StoreText(argument.name, f"(uint8_t)({value})" if truth else value))
     texts = [line.value for line in lines] + [d for s in stores for d in s.decisions]
     reads = any("[c" in text or " c]" in text or "+ c" in text for text in texts)
     return Finish(tuple(lines), tuple(stores), reads), tuple(constants)
 
 
+def _c_type(graph: Graph, name: str) -> str:
+    """Return the C type of one value of a stored tensor, truth values being integers."""
+    return {Element.BOOL: "int", Element.I32: "int32_t"}.get(graph.types[name].element, "float")
+
+
 def constant(name: str, values: Array, kind: str) -> Constant:
     """Return an array of the C under a name of its own."""
-    c_types = {"float32": "float", "float64": "double"}
+    c_types = {"bool": "uint8_t", "float32": "float", "float64": "double"}
     c_type = c_types.get(values.dtype.name, f"{values.dtype.name}_t")
     return Constant(name, c_type, values.shape, values, kind)
 
@@ -121,11 +133,13 @@ def rows(name: str, values: Array, kind: str) -> tuple[Parameter, tuple[Constant
 
 
 def _used(expression: Expression) -> set[int]:
-    """Return the parameters that C reads: all but the slack of a Dequantize."""
+    """Return the parameters that C reads: all but the slack of an accumulator's value."""
     return {
         operand.index
         for term in expression.terms
-        for operand in (term.operands[:3] if isinstance(term.op, Dequantize) else term.operands)
+        for operand in (
+            term.operands[:-1] if isinstance(term.op, Dequantize | DequantizeTwo) else term.operands
+        )
         if operand.source is Source.PARAMETER
     }
 

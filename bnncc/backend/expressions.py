@@ -58,6 +58,7 @@ _INFIX = {
     ew.Equal: "==",
     ew.And: "&&",
     ew.Or: "||",
+    ew.Xor: "!=",
 }
 
 
@@ -68,10 +69,17 @@ _CALLS = {
     ew.Round: ("bnn_round", "bnn_round.h"),
     ew.Floor: ("bnn_floor", "bnn_round.h"),
     ew.Ceil: ("bnn_ceil", "bnn_round.h"),
+    ew.Erf: ("bnn_erf", "bnn_transcendental.h"),
+    ew.Exp: ("bnn_exp", "bnn_transcendental.h"),
+    ew.Log: ("bnn_log", "bnn_transcendental.h"),
+    ew.Max: ("bnn_max", "bnn_real.h"),
+    ew.Min: ("bnn_min", "bnn_real.h"),
+    ew.Power: ("bnn_power", "bnn_power.h"),
+    ew.Sqrt: ("bnn_sqrt", "bnn_power.h"),
     ew.Tanh: ("bnn_tanh", "bnn_transcendental.h"),
     ew.Sigmoid: ("bnn_sigmoid", "bnn_transcendental.h"),
 }
-"""Functions of one real, and the header under runtime_c/ that has them."""
+"""Functions of reals, and the header under runtime_c/ that has them."""
 
 
 def runtime_headers(expression: Expression) -> list[str]:
@@ -149,16 +157,20 @@ def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
             return f"{o[0]} / {o[1]}"
         case ew.Neg():
             return f"-{o[0]}"
-        case ew.Dequantize():
-            return f"bnn_dequantize({o[0]}, {o[1]}, {o[2]})"
+        case ew.Dequantize() | ew.DequantizeTwo():
+            call = "bnn_dequantize" if isinstance(op, ew.Dequantize) else "bnn_dequantize_two"
+            return f"{call}({', '.join(o[: op.arity - 1])})"
         case ew.Not():
             return f"!{o[0]}"
         case ew.Where():
             return f"{o[0]} ? {o[1]} : {o[2]}"
         case _ if type(op) in _INFIX:
             return f"{o[0]} {_INFIX[type(op)]} {o[1]}"
+        case ew.Power(halves=halves):
+            inverse = int(halves < 0)
+            return f"bnn_power({o[0]}, {abs(halves) // 2}u, {halves % 2}, {inverse})"
         case _ if type(op) in _CALLS:
-            return f"{_CALLS[type(op)][0]}({o[0]})"
+            return f"{_CALLS[type(op)][0]}({', '.join(o[: op.arity])})"
         case _:
             return _piecewise(op, o)
 

@@ -48,6 +48,10 @@ def _literals(values: Array) -> Iterable[str]:
         case "uint8" | "uint32" | "uint64":
             digits = values.dtype.itemsize * 2
             return (f"0x{v:0{digits}x}u" for v in values.tolist())
+        case "bool":
+            return (str(int(v)) for v in values.tolist())
+        case "uint16":
+            return (f"{v}u" for v in values.tolist())
         case "int16":
             return map(str, values.tolist())
         case "int32":

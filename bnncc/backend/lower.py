@@ -9,37 +9,43 @@ from dataclasses import replace
 import numpy as np
 
 from bnncc.backend.amalgamate import amalgamate
+from bnncc.backend.borders import bordered
 from bnncc.backend.epilogues import constant, finish, rows, variable_name
 from bnncc.backend.expressions import is_emittable, runtime_headers
 from bnncc.backend.memory import MemoryPlan, is_alias, plan_memory
 from bnncc.backend.names import comment
-from bnncc.backend.nests import flat_nest, move_work, window_nest
+from bnncc.backend.nests import flat_nest, interpolation, move_work, window_nest
 from bnncc.backend.program import (
     Argument,
     Buffer,
     Constant,
     Layer,
     LinearWork,
+    Nest,
     PoolWork,
     Port,
     Program,
+    WindowSumWork,
 )
 from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError, printable
 from bnncc.ir.graph import Graph, Node
+from bnncc.ir.ops.interpolate import Interpolate
 from bnncc.ir.ops.kernels import (
     Fused,
     Linear,
     Map,
+    MismatchScale,
     Move,
     PackPlanes,
     Pool,
     PoolBits,
     RealConv,
     SignSum,
+    SumUnderWindow,
     XnorConv,
 )
-from bnncc.ir.ops.pool import AveragePool, MaxPool
-from bnncc.ir.ops.reduce import ArgMax, ReduceMean, TopK
+from bnncc.ir.ops.pool import AveragePool, MaxPool, Pooling
+from bnncc.ir.ops.reduce import ArgMax, ReduceMax, ReduceMean, Reduction, TopK
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.storage import pack_bits
 from bnncc.ir.types import (
@@ -56,6 +62,7 @@ from bnncc.targets import load_kernels
 __all__ = ["lower"]
 
 _C_TYPES = {
+    "bool": "uint8_t",
     "float32": "float",
     "float64": "double",
     "int8": "int8_t",
@@ -118,7 +125,8 @@ def _refuse_what_has_no_form(graph: Graph) -> None:
             help="export the model with that output cast to float",
         )
         for name in graph.outputs
-        if graph.types[name].element.dtype.name not in _C_TYPES
+        if graph.types[name].element is Element.BOOL
+        or graph.types[name].element.dtype.name not in _C_TYPES
     ]
     if problems:
         raise UnsupportedModelError.of(problems)
@@ -134,6 +142,8 @@ def _headers(node: Node) -> list[str]:
     match node.op:
         case Linear() | Pool() | PoolBits():
             found.append("bnn_window.h")
+        case SumUnderWindow():
+            found += ["bnn_bits.h", "bnn_window.h"]
         case PackPlanes():
             found.append("bnn_pack.h")
         case Softmax():
@@ -153,6 +163,7 @@ class _Lowering:
         self.inputs = self._ports("input", graph.inputs)
         self.outputs = self._ports("output", graph.outputs)
         self._tables: dict[str, Constant] = {}
+        self._places: dict[str, str] = {}  # of the tables that hold kinds of rows and columns
         # An alias needs no code, unless the caller owns its memory.
         self.steps = [
             node
@@ -183,7 +194,7 @@ class _Lowering:
         if not pointer:
             offset = self.plan.offsets[owner] // 8
             pointer = f"({c_type} *)(void *)&arena->words[{offset}]"
-        shape = storage_shape(kind)
+        shape = self._tables[tensor].shape if tensor in self._tables else storage_shape(kind)
         return Buffer(tensor, c_type, pointer, shape, kind.nbytes)
 
     def _owner(self, tensor: str) -> str:
@@ -195,6 +206,8 @@ class _Lowering:
         match node.op:
             case XnorConv() as op:
                 return self._xnor(blank, node, op)
+            case SumUnderWindow() as op:
+                return self._window_sum(blank, node, op)
             case SignSum() | RealConv() as op:
                 return self._sum(blank, node, op)
             case Pool() as op:
@@ -243,11 +256,9 @@ class _Lowering:
             others = node.inputs[1:]
         for name in (node.inputs[0], *others):
             if name in self.graph.constants and name not in self._tables:
-                table = constant(
-                    f"{function}_t{len(tables)}", self.graph.constants[name], "parameters"
-                )
-                self._tables[name] = table
-                tables.append(table)
+                hint = f"{function}_t{len(tables)}"
+                whole = name not in others or isinstance(node.op, Move)
+                tables += self._table(hint, name, whole=whole)
         written = [self._owner(name) for name in node.outputs]
         named = {"x": node.inputs[0]} | {variable_name(i): n for i, n in enumerate(others)}
         inputs = [
@@ -270,6 +281,16 @@ class _Lowering:
             constants=tuple(tables),
             channels=kind.shape[1] if len(kind.shape) > 1 else 1,
         )
+
+    def _table(self, hint: str, name: str, *, whole: bool) -> tuple[Constant, ...]:
+        """Return the arrays that hold a constant tensor, of an image perhaps what differs in it."""
+        value = self.graph.constants[name]
+        found = None if whole else bordered(hint, value)
+        if found is None:
+            self._tables[name] = constant(hint, value, "parameters")
+            return (self._tables[name],)
+        self._tables[name], self._places[name] = found.table, found.place
+        return (found.table, *found.kinds)
 
     def _summary(self, node: Node) -> tuple[str, ...]:
         x = self._type(node.inputs[0])
@@ -294,6 +315,8 @@ class _Lowering:
                 return str(op) if op else "the same elements in another layout"
             case Map():
                 return "elementwise"
+            case SumUnderWindow(op=op):
+                return str(op)
             case PackPlanes():
                 return "bytes into bitplanes"
             case op:
@@ -311,6 +334,7 @@ class _Lowering:
             node.inputs[op.own_operands :],
             layer.outputs,
             layer.function,
+            places=self._places,
             direct=direct,
         )
         return replace(layer, finish=ending, constants=(*layer.constants, *added))
@@ -323,15 +347,15 @@ class _Lowering:
         rest = list(node.inputs[2 : op.own_operands])
         weights = self._constant(blank, "weights", node.inputs[1], "binary weights")
         constants = [weights]
-        factor = "2 * " if x.element is Element.BIPOLAR else ""
+        scale = MismatchScale.of(op.parts, bipolar=x.element is Element.BIPOLAR)
         value = "(int32_t)m[n]"
         if op.skip:
-            value = f"base - {factor}{value}"
+            value = _accumulator("base", scale)
         elif not op.direct:
             name = f"{blank.function}_base"
             base, added = rows(name, self.graph.constants[rest.pop(0)], "thresholds")
             constants += added
-            value = f"{base.at()} - {factor}{value}"
+            value = _accumulator(base.at(), scale)
         nest = window_nest(op.window, x.shape[2:], words)
         work = LinearWork(
             kernel=op.kernel,
@@ -345,10 +369,11 @@ class _Lowering:
             value=value,
             value_type="int32_t",
             planes=layout.planes,
-            plane_shift=1 if x.element is Element.U8 else 0,
-            base=op.depth if op.skip else 0,
+            plane_shift=1 if op.codes else 0,
+            base=scale.of_k * op.depth if op.skip else 0,
             pad=op.pad,
             word_bits=layout.word_bits,
+            parts=op.parts,
         )
         if nest.partial and not op.skip:
             fill = constant(f"{blank.function}_fill", _fill(op, layout), "parameters")
@@ -382,6 +407,29 @@ class _Lowering:
         values = np.stack(columns, axis=1).astype(np.int32)
         return constant(f"{blank.function}_zeros", values, "binary weights")
 
+    def _window_sum(self, blank: Layer, node: Node, op: SumUnderWindow) -> Layer:
+        x = self._type(node.inputs[0])
+        layout = x.layout
+        assert isinstance(layout, PackedChannels)  # W3 holds
+        words = layout.words(x.shape[1])
+        window, pad = op.op.window, op.op.pad
+        bias = 0 if op.element.code_bits else op.depth
+        work = WindowSumWork(
+            groups=op.op.groups,
+            repeats=op.op.channels // op.op.groups,
+            depth=words // op.op.groups,
+            word_bits=layout.word_bits,
+            planes=layout.planes,
+            plane_shift=1 if op.element.code_bits else 0,
+            factor=2 if op.element is Element.BIPOLAR else 1,
+            inside=-bias - pad * op.depth,
+            always=pad * op.depth * window.taps,
+        )
+        nest = window_nest(window, x.shape[2:], words)
+        return self._finished(
+            replace(blank, template="window_sum.c.j2", nest=nest, work=work), node, op
+        )
+
     def _sum(self, blank: Layer, node: Node, op: SignSum | RealConv) -> Layer:
         x = self._type(node.inputs[0])
         binary = isinstance(op, SignSum)
@@ -413,6 +461,11 @@ class _Lowering:
 
     def _pool(self, blank: Layer, node: Node, op: Pool) -> Layer:
         x = self._type(node.inputs[0])
+        if isinstance(op.op, Interpolate):
+            loops, taps, tables = interpolation(op.op, x, blank.function)
+            constants = (*blank.constants, *tables)
+            done = replace(blank, template="interpolate.c.j2", constants=constants)
+            return self._finished(replace(done, nest=loops, work=taps), node, op)
         window, work, constants = self._pooling(blank, op.op, x)
         done = replace(
             blank,
@@ -424,7 +477,7 @@ class _Lowering:
         return self._finished(done, node, op)
 
     def _pooling(
-        self, blank: Layer, op: MaxPool | AveragePool | ReduceMean, x: TensorType
+        self, blank: Layer, op: Pooling, x: TensorType
     ) -> tuple[Window, PoolWork, tuple[Constant, ...]]:
         match op:
             case MaxPool(window=window):
@@ -433,12 +486,10 @@ class _Lowering:
                 divisor, constants = self._divisor(blank, window, x, op.divisors(x.shape[2:]))
                 work = PoolWork("0.0f", "value[n] + e", f"value[n] / {divisor}", "float")
                 return window, work, constants
-            case ReduceMean(axes=axes):
-                across = 1 in axes
-                value = "value" if across else "value[n]"
-                count = math.prod(x.shape[axis] for axis in axes)
-                work = PoolWork("0.0f", f"{value} + e", f"{value} / {count}.0f", "float", across)
-                return _reduced_window(axes, x.shape[2:]), work, ()
+            case Reduction(axes=axes):
+                return _reduced_window(axes, x.shape[2:]), _reducing(op, x.shape), ()
+            case _:
+                raise InternalError("BNN091", f"no pool computes {op.name}")
 
     def _divisor(
         self, blank: Layer, window: Window, x: TensorType, divisors: Array
@@ -447,7 +498,7 @@ class _Lowering:
         if (divisors == divisors.flat[0]).all():
             return f"{float(divisors.flat[0])}f", ()
         if np.array_equal(divisors, window.counts(x.shape[2:])):
-            return "(float)((ky1 - ky0) * (kx1 - kx0))", ()
+            return _taps_inside(window_nest(window, x.shape[2:], 1)), ()
         table = constant(f"{blank.function}_divisors", divisors, "parameters")
         return f"{table.name}[p]", (table,)
 
@@ -464,7 +515,7 @@ class _Lowering:
         work = PoolWork(mask, "", "", f"uint{bits}_t")
         return replace(
             blank,
-            template="pool_bits.c.j2",
+            template="pool_codes.c.j2" if op.codes else "pool_bits.c.j2",
             constants=(*blank.constants, *constants),
             channels=x.layout.planes,
             nest=window_nest(op.window, x.shape[2:], words),
@@ -474,11 +525,39 @@ class _Lowering:
     def _move(self, blank: Layer, node: Node, op: Move) -> Layer:
         sources = [self._type(name) for name in node.inputs]
         names = [argument.name for argument in blank.inputs]
-        work = move_work(op.op, sources, self._type(node.outputs[0]), names)
-        return replace(blank, template="move.c.j2", work=work)
+        result = self._type(node.outputs[0])
+        work, tables = move_work(op.op, sources, result, names, blank.function)
+        constants = (*blank.constants, *tables)
+        return replace(blank, template="move.c.j2", work=work, constants=constants)
 
     def _constant(self, blank: Layer, role: str, tensor: str, kind: str) -> Constant:
         return constant(f"{blank.function}_{role}", self.graph.constants[tensor], kind)
+
+
+def _accumulator(base: str, scale: MismatchScale) -> str:
+    """Return the C expression of the n-th accumulator, see `XnorConv`."""
+    factor = "2 * " if scale.factor == 2 else ""
+    value = f"{base} - {factor}(int32_t)m[n]"
+    return value if scale.divisor == 1 else f"({value}) / {scale.divisor}"
+
+
+def _taps_inside(nest: Nest) -> str:
+    """Return the C expression of how many taps of a pixel lie inside, as a float."""
+    y = "(ky1 - ky0)" if nest.y.partial else f"{nest.y.kernel}u"
+    x = "(kx1 - kx0)" if nest.x.partial else f"{nest.x.kernel}u"
+    return f"(float)({y} * {x})"
+
+
+def _reducing(op: Reduction, shape: Sequence[int]) -> PoolWork:
+    """Return how values along some axes of a tensor of that shape become one."""
+    across = 1 in op.axes
+    value = "value" if across else "value[n]"
+    if isinstance(op, ReduceMax):
+        step = f"e > {value} || e != e ? e : {value}"
+        return PoolWork("-BNN_INFINITY", step, value, "float", across)
+    count = math.prod(shape[axis] for axis in op.axes)
+    finish = f"{value} / {count}.0f" if isinstance(op, ReduceMean) else value
+    return PoolWork("0.0f", f"{value} + e", finish, "float", across)
 
 
 def _maximum(element: Element) -> PoolWork:
@@ -498,9 +577,7 @@ def _reduced_window(axes: Sequence[int], sizes: Sequence[int]) -> Window:
 def _fill(op: XnorConv, layout: PackedChannels) -> Array:
     """Return the words of a tap outside of the image, [planes, words of one group]."""
     words = -(-op.depth // layout.word_bits)
-    held = [
-        op.pad >> plane & 1 if layout.planes == 8 else op.pad > 0 for plane in range(layout.planes)
-    ]
+    held = [op.pad >> plane & 1 if op.codes else op.pad > 0 for plane in range(layout.planes)]
     bits = np.zeros((layout.planes, op.depth), dtype=bool)
     bits[:] = np.array(held, dtype=bool)[:, np.newaxis]
     return pack_bits(bits, layout.word_bits).reshape(layout.planes, words)

@@ -85,7 +85,7 @@ def _keeps_bytes(op: Move, x: TensorType, y: TensorType) -> bool:
     if not isinstance(x.layout, PackedChannels):
         x = replace(x, element=Element.I64)
         return _keeps(replace(op, sources=(x,)), encode(position, x))
-    low, high = (0, 255) if x.element is Element.U8 else (-1, 1)
+    low, high = (0, x.element.largest_code) if x.element.code_bits else (-1, 1)
     bits = (position >> i & 1 for i in range(x.size.bit_length()))
     return all(_keeps(op, encode(np.where(bit, high, low), x)) for bit in bits)
 

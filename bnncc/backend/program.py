@@ -12,7 +12,9 @@ __all__ = [
     "Argument",
     "Buffer",
     "Constant",
+    "Fill",
     "Finish",
+    "InterpolateWork",
     "Layer",
     "LinearWork",
     "MoveWork",
@@ -23,6 +25,7 @@ __all__ = [
     "Program",
     "Slide",
     "Store",
+    "WindowSumWork",
 ]
 
 
@@ -202,6 +205,9 @@ class LinearWork:
         fill: the C name of what taps outside hold, one row a plane; "" if there are none.
         zeros: the C name of the table of weights that are 0, and its length.
         pad: what a 0 among the weights finds outside of the image.
+        word_bits: of the words of x.
+        parts: what the mismatches with each part of the weights count; the blocks of one part
+            follow those of the part before.
     """
 
     kernel: str
@@ -222,6 +228,31 @@ class LinearWork:
     zero_count: int = 0
     pad: int = 0
     word_bits: int = 0
+    parts: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class WindowSumWork:
+    """Sums of packed integers: always + inside * (taps inside) + factor * (bits that are 1).
+
+    Attributes:
+        groups: how many there are.
+        repeats: how many channels of the result hold each group's sum.
+        depth: words of one group at one tap.
+        word_bits: of a word.
+        planes, plane_shift: of x, as in `LinearWork`.
+        factor, inside, always: see above; `inside` counts a tap.
+    """
+
+    groups: int
+    repeats: int
+    depth: int
+    word_bits: int
+    planes: int
+    plane_shift: int
+    factor: int
+    inside: int
+    always: int
 
 
 @dataclass(frozen=True)
@@ -242,6 +273,19 @@ class PoolWork:
     finish: str
     value_type: str
     across: bool = False
+
+
+@dataclass(frozen=True)
+class InterpolateWork:
+    """A weighted sum of pixels.
+
+    Attributes:
+        taps: the C expressions of each one's first element in x, and of its weight.
+        value: of channel c's value; the i-th tap's pixel is `x{i}`, its weight `w{i}`.
+    """
+
+    taps: tuple[tuple[str, str], ...]
+    value: str
 
 
 @dataclass(frozen=True)
@@ -288,19 +332,28 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """`count` elements or words of a result, from `start` on: the i-th becomes `value`, in C."""
+
+    start: int
+    count: int
+    value: str
+
+
+@dataclass(frozen=True)
 class MoveWork:
-    """A movement of elements: a fill, then parts.
+    """A movement of elements: fills, then parts.
 
     Attributes:
         write: how the result is written.
-        size: its elements or words.
-        fill: the C expression of what is there first, or "".
+        fills: what is there first, where the parts do not cover all of it.
+        held: of packed bits, the bit of each plane that a fill left where a part will move in.
         parts: what moves.
     """
 
     write: Access
-    size: int
-    fill: str
+    fills: tuple[Fill, ...]
+    held: tuple[int, ...]
     parts: tuple[Part, ...]
 
 
@@ -332,7 +385,7 @@ class Layer:
     constants: tuple[Constant, ...] = ()
     channels: int = 0
     nest: Nest = Nest()
-    work: LinearWork | PoolWork | MoveWork | None = None
+    work: LinearWork | WindowSumWork | PoolWork | InterpolateWork | MoveWork | None = None
     finish: Finish | None = None
     call: str = ""
     binary_macs: int = 0

@@ -46,8 +46,8 @@ def to_planes(logical: Array, element: Element) -> Array:
             return (logical > 0)[:, np.newaxis]
         case Element.TERNARY:
             return np.stack([logical >= 0, logical > 0], axis=1)
-        case Element.U8:
-            planes = [(logical >> shift) & 1 != 0 for shift in range(8)]
+        case _ if element.code_bits:
+            planes = [(logical >> shift) & 1 != 0 for shift in range(element.code_bits)]
             return np.stack(planes, axis=1)
     raise ValueError(f"{element.value} has no bitplanes")
 
@@ -59,15 +59,16 @@ def from_planes(bits: Array, element: Element) -> Array:
             return (2 * bits[:, 0].astype(np.int8) - 1).astype(np.int8)
         case Element.TERNARY:
             return np.asarray(bits.astype(np.int8).sum(axis=1) - 1, np.int8)
-        case Element.U8:
-            weights = (1 << np.arange(8)).reshape(8, *(1,) * (bits.ndim - 2))
+        case _ if element.code_bits:
+            weights = 1 << np.arange(element.code_bits)
+            weights = weights.reshape(-1, *(1,) * (bits.ndim - 2))
             return np.asarray((bits * weights).sum(axis=1), np.uint8)
     raise ValueError(f"{element.value} has no bitplanes")
 
 
 def plane_count(element: Element) -> int:
     """Return how many bitplanes an element takes."""
-    return {Element.BIPOLAR: 1, Element.TERNARY: 2, Element.U8: 8}[element]
+    return {Element.BIPOLAR: 1, Element.TERNARY: 2}.get(element) or element.code_bits
 
 
 def pack_planes(planes: Array, layout: PackedChannels) -> Array:

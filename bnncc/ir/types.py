@@ -47,6 +47,13 @@ class Element(enum.Enum):
     I32 = "i32"
     I16 = "i16"
     U8 = "u8"
+    U1 = "u1"
+    U2 = "u2"
+    U3 = "u3"
+    U4 = "u4"
+    S2 = "s2"
+    S3 = "s3"
+    S4 = "s4"
     BOOL = "bool"
     BIPOLAR = "bipolar"
     TERNARY = "ternary"
@@ -56,8 +63,23 @@ class Element(enum.Enum):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The numpy type of one element in DENSE layout; BIPOLAR and TERNARY are int8."""
+        """The numpy type of one element in DENSE layout; int8 for all signed of few bits."""
         return np.dtype(_DTYPES[self])
+
+    @property
+    def code_bits(self) -> int:
+        """How many bits an unsigned code has; 0 for everything that is no code."""
+        return _CODE_BITS.get(self, 0)
+
+    @property
+    def largest_code(self) -> int:
+        """The largest unsigned code."""
+        return (1 << self.code_bits) - 1
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest magnitude of weights that are sums of bitplanes; 0 for all other elements."""
+        return _LARGEST_WEIGHT.get(self, 0)
 
 
 _DTYPES: dict[Element, str] = {
@@ -67,12 +89,30 @@ _DTYPES: dict[Element, str] = {
     Element.I32: "int32",
     Element.I16: "int16",
     Element.U8: "uint8",
+    Element.U1: "uint8",
+    Element.U2: "uint8",
+    Element.U3: "uint8",
+    Element.U4: "uint8",
+    Element.S2: "int8",
+    Element.S3: "int8",
+    Element.S4: "int8",
     Element.BOOL: "bool",
     Element.BIPOLAR: "int8",
     Element.TERNARY: "int8",
     Element.WORD8: "uint8",
     Element.WORD32: "uint32",
     Element.WORD64: "uint64",
+}
+
+
+_CODE_BITS = {Element.U1: 1, Element.U2: 2, Element.U3: 3, Element.U4: 4, Element.U8: 8}
+
+_LARGEST_WEIGHT = {
+    Element.BIPOLAR: 1,
+    Element.TERNARY: 1,
+    Element.S2: 3,
+    Element.S3: 7,
+    Element.S4: 15,
 }
 
 
@@ -104,8 +144,8 @@ class PackedChannels:
     words under one row of a kernel lie side by side. The words of each group of C / groups channels
     follow those of the group before; channel c of a group is bit c % word_bits of its word
     c / word_bits, least significant bit first; unused bits of a group's last word are 0. BIPOLAR
-    has one plane, bit 1 standing for +1; TERNARY has two, x >= 0 and x > 0; U8 has eight, plane j
-    holding bit j.
+    has one plane, bit 1 standing for +1; TERNARY has two, x >= 0 and x > 0; a code of k
+    bits has k, plane j holding bit j.
     """
 
     word_bits: int

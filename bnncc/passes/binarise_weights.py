@@ -1,107 +1,53 @@
 """Recognise binary weights by value, and compute their layers on integers.
 
 Before: `%y = Conv(%x, %W)` with every output channel's weights in {-alpha, +alpha}.
-After:  `%n = BinaryConv(%b, %sign); %y = Dequantize(%n, alpha, ...)` where x is made of the levels
-        -1, (0,) +1 of a Step or is an affine map of uint8 codes, `operands` says how;
+After:  `%n = BinaryConv(%b, %sign); %y = Dequantize(%n, alpha, ...)` where x is an affine map of
+        integers: the levels of a Step, or uint8 codes; `operands` says how;
         `%s = BinaryConv(%x, %sign); %y = Mul(%s, alpha)` where x is any other real.
 MatMul and BinaryDense are the same without spatial axes.
 
-The value of the layer becomes fl(alpha * n): a float32 sum of +-alpha is not a function of n, it
-depends on the order of its terms, and this is the value that all those orders surround. How far
-they can lie from it is bounded by `Dequantize.slack`, 0 where every order gives the same bits: when
-all terms, and the bias that a Gemm adds, are multiples of one power of two and no partial sum
-needs more than 24 bits. At borders fewer terms are summed, for which the same bounds hold.
+Over integers, weights may be -alpha, 0, +alpha too, any two values alpha * sign + offset, and up to
+16 equally spaced values, integers times alpha and perhaps an offset: `%S = WindowSum(%b);
+%y = DequantizeTwo(%n, %S, alpha, offset, ...)`, since they sum to alpha * n + offset * S. Where
+taps outside hold a real 0 that no integer stands for, they count for nothing in n and S, and the
+shift, what the map's own offset adds, is another at the border: a constant image.
+
+The value of the layer becomes the double expression, rounded once, such as fl(alpha * n): a float32
+sum of +-alpha is not a function of n, it depends on the order of its terms, and this is the value
+that all those orders surround. How far they can lie from it is bounded by `Dequantize.slack`, 0
+where every order gives the same bits: when all terms, and the bias that a Gemm adds, are multiples
+of one power of two and no partial sum needs more than 24 bits. At borders fewer terms are summed,
+for which the same bounds hold.
 
 Over reals every magnitude must be alpha itself; over integers crumbs of 2^-20 are bounded by slack.
-A few exact zeros among +-alpha, which torch.sign(0) leaves, are weights 0 over bits.
 
-Refuses: rows with other magnitudes or with more zeros among non-zeros, sums beyond 2^24, and over
-integers a real 0 around an image of codes none of which is 0.
-Source: Courbariaux et al. 2016, section 1; Rastegari et al. 2016, eq. 2 (alpha).
+Refuses: rows with other values, sums beyond 2^24.
+Source: Courbariaux et al. 2016, section 1; Rastegari et al. 2016, eq. 2 (alpha); Tu et al. 2022
+(AdaBin), eq. 6 (two values).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from bnncc.ir.analysis.rounding import gamma
 from bnncc.ir.graph import Graph, Node, Rewrite
-from bnncc.ir.ops.elementwise import Add, Dequantize, Mul, over_channels
-from bnncc.ir.ops.linear import BinaryConv, BinaryDense, Conv, MatMul
+from bnncc.ir.ops.elementwise import Add, Dequantize, DequantizeTwo, Mul, over_channels
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense, Conv, MatMul, WindowSum, matrix_conv
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Window
 from bnncc.passes.base import Context, Exactness, Outcome, Pass, Refusal
+from bnncc.passes.binary_rows import BinaryRows, binary_rows
 from bnncc.passes.operands import Operand, Operands
 
-__all__ = ["BINARISE_WEIGHTS", "BinaryRows", "binary_rows"]
-
-_SAME_MAGNITUDE = 2.0**-20
-"""Relative difference below which magnitudes count as one alpha: what folded STEs leave behind."""
-
-_MOST_ZEROS = 64
-_MOST_ZEROS_OF_A_CHANNEL = 1 / 16
-"""Zeros up to these counts are exceptions among +-alpha; with more, weights are ternary."""
+__all__ = ["BINARISE_WEIGHTS"]
 
 _EXACT_INTEGERS = 1 << 24
-
-
-@dataclass(frozen=True, eq=False)
-class BinaryRows:
-    """A weight matrix [O, K] as signs and magnitudes.
-
-    Attributes:
-        signs: int8 -1 or +1, in a few places 0, [O, K].
-        alpha: float32 >= 0, [O].
-        misfit: float64 [O], the sum over k of |w_k - alpha * sign_k|.
-        reason: why the matrix is not binary, "" if it is.
-        zeros: why only bits can be summed by it, "" if reals can as well.
-    """
-
-    signs: Array
-    alpha: Array
-    misfit: Array
-    reason: str = ""
-    zeros: str = ""
-
-
-def binary_rows(weights: Array) -> BinaryRows:
-    """Return how far a weight matrix [O, K] is binary: each row +-alpha, by value."""
-    magnitudes = np.abs(weights)
-    lowest, highest = magnitudes.min(axis=1), magnitudes.max(axis=1)
-    holes = (lowest == 0) & (highest > 0)
-    if holes.any():
-        lowest[holes] = _lowest_but_few_zeros(magnitudes[holes])
-    apart = highest - lowest > _SAME_MAGNITUDE * highest
-    none = np.zeros(len(highest))
-    if apart.any():
-        reason = _other_magnitudes(apart, holes)
-        return BinaryRows(np.zeros((0, 0), np.int8), highest, none, reason)
-    signs = np.where(weights < 0, np.int8(-1), np.int8(1))
-    signs[holes] *= weights[holes] != 0
-    zeros = _other_magnitudes(holes, holes) if holes.any() else ""
-    if (lowest == highest).all():
-        return BinaryRows(signs, highest, none, zeros=zeros)
-    crumbs = np.where(signs == 0, 0, highest[:, np.newaxis] - magnitudes)
-    return BinaryRows(signs, highest, crumbs.astype(np.float64).sum(axis=1), zeros=zeros)
-
-
-def _lowest_but_few_zeros(magnitudes: Array) -> Array:
-    """Return each row's smallest magnitude [R] without its zeros, but 0 where those are many."""
-    zeros = magnitudes == 0
-    count = zeros.sum(axis=1)
-    few = (count <= _MOST_ZEROS_OF_A_CHANNEL * zeros.shape[1]) & (count.sum() <= _MOST_ZEROS)
-    smallest = np.where(zeros, np.inf, magnitudes).min(axis=1)
-    return np.where(few, smallest, 0)
-
-
-def _other_magnitudes(apart: Array, holes: Array) -> str:
-    zeros = int((holes & apart).sum())
-    kind = f", {zeros} of them with zeros" if zeros else ""
-    rows = f"{int(apart.sum())} of {len(apart)} output channels"
-    return f"{rows} have weights other than +-alpha{kind}"
+_FEWEST_WEIGHTS = 4
+"""Fewer weights lie on some grid by chance: two always do."""
 
 
 def _apply(graph: Graph, _: Context) -> Outcome:
@@ -127,11 +73,13 @@ def _apply(graph: Graph, _: Context) -> Outcome:
 def _binary_rows_of(weights: Array) -> BinaryRows:
     """Return how far weights [O, C / groups, *kernel] are binary, a row an output channel."""
     rows = binary_rows(weights.reshape(len(weights), -1))
-    if rows.reason or 255 * rows.signs.shape[1] < _EXACT_INTEGERS:
-        return rows
     k = rows.signs.shape[1]
+    if not rows.reason and rows.integers and k < _FEWEST_WEIGHTS:
+        return dataclasses.replace(rows, reason=rows.integers)
+    if rows.reason or 255 * k * int(np.abs(rows.signs).max()) < _EXACT_INTEGERS:
+        return rows
     reason = f"its {k} terms could sum to more than float32 holds exactly (2^24)"
-    return BinaryRows(rows.signs, rows.alpha, rows.misfit, reason)
+    return dataclasses.replace(rows, reason=reason)
 
 
 def _rewritten(
@@ -140,17 +88,14 @@ def _rewritten(
     """Return what takes a layer's place, [] if it stays, and what is refused, "" if nothing."""
     if rows.reason:
         return [], rows.reason
-    bits = operands.bits(node)
-    if bits is not None:
-        return _integer(rewrite, node, bits, rows), ""
-    if rows.zeros:
-        return [], rows.zeros
-    codes = operands.codes(node)
-    if isinstance(codes, Operand):
-        return _integer(rewrite, node, codes, rows), ""
+    operand = operands.bits(node) or operands.codes(node)
+    if operand is not None:
+        return _integer(rewrite, node, operand, rows), ""
+    if rows.integers:
+        return [], rows.integers
     if rows.misfit.any():
-        return [], codes or "its weights are +-alpha but for rounding, and its input is real"
-    return _real(rewrite, node, rows), codes
+        return [], "its weights are +-alpha but for rounding, and its input is real"
+    return _real(rewrite, node, rows), ""
 
 
 def _binary(node: Node, window: Window, pad: int) -> BinaryConv:
@@ -164,7 +109,10 @@ def _binary(node: Node, window: Window, pad: int) -> BinaryConv:
 def _weights(rewrite: Rewrite, node: Node, rows: BinaryRows) -> str:
     """Return the signs as a constant in the shape of the layer's weights."""
     name = node.inputs[1]
-    element = Element.TERNARY if rows.zeros else Element.BIPOLAR
+    largest = int(np.abs(rows.signs).max())
+    several = (e for e in (Element.S2, Element.S3, Element.S4) if largest <= e.largest_weight)
+    element = Element.BIPOLAR if rows.signs.all() else Element.TERNARY
+    element = element if largest <= 1 else next(several)
     signs = rows.signs.reshape(rewrite.graph.constants[name].shape)
     return rewrite.constant(f"{name}.sign", signs, element)
 
@@ -188,25 +136,61 @@ def _real(rewrite: Rewrite, node: Node, rows: BinaryRows) -> list[Node]:
 
 def _integer(rewrite: Rewrite, node: Node, operand: Operand, rows: BinaryRows) -> list[Node]:
     """Return the layer on integers, and its value by definition."""
-    alpha = rows.alpha.astype(np.float64)
     accumulator = rewrite.fresh(f"{node.output}.acc")
     op = _binary(node, operand.window, operand.pad)
     weights = _weights(rewrite, node, rows)
     origin = (*node.origin, *operand.origin)
     layer = rewrite.node(op, (operand.name, weights), accumulator, origin)
-    # Every tap counts in n: a code that stands for 0 is what zero padding holds, and where it is
-    # code 0, or bits are padded with 0, the offset is 0 as well.
-    real_map = {
-        "scale": alpha * operand.unit,
-        "shift": alpha * operand.offset * rows.signs.sum(axis=1, dtype=np.int64),
-        "slack": _slack(rewrite.graph, node, operand, rows),
-    }
-    constants = [
-        rewrite.constant(f"{node.output}.{what}", value, Element.F64)
-        for what, value in real_map.items()
+    scale = rows.alpha.astype(np.float64) * operand.unit
+    shift, rounded = _shift(rewrite.graph, node, operand, rows)
+    slack = _slack(rewrite.graph, node, operand, rows) + rounded
+
+    def constant(what: str, value: Array) -> str:
+        element = Element.F32 if value.ndim > 1 else Element.F64
+        return rewrite.constant(f"{node.output}.{what}", value, element)
+
+    if not rows.offset.any():
+        rest = [constant("scale", scale), constant("shift", shift), constant("slack", slack)]
+        value = rewrite.node(Dequantize(), (accumulator, *rest), node.output, node.origin)
+        return [layer, value]
+    total = _window_sum(rewrite, node, op, operand)
+    rest = [
+        constant("scale", scale),
+        constant("weight", rows.offset * operand.unit),
+        constant("shift", shift),
+        constant("slack", slack),
     ]
-    value = rewrite.node(Dequantize(), (accumulator, *constants), node.output, node.origin)
-    return [layer, value]
+    sums = (accumulator, total.output)
+    value = rewrite.node(DequantizeTwo(), (*sums, *rest), node.output, node.origin)
+    return [total, layer, value]
+
+
+def _window_sum(rewrite: Rewrite, node: Node, op: BinaryConv, operand: Operand) -> Node:
+    """Return the sums of what the layer reads."""
+    channels = 1 if op.groups == 1 else rewrite.type_of(node.output).shape[1]
+    sums = WindowSum(op.window, op.groups, op.pad, channels)
+    name = rewrite.fresh(f"{node.output}.total")
+    return rewrite.node(sums, (operand.name,), name, (*node.origin, *operand.origin))
+
+
+def _shift(
+    graph: Graph, node: Node, operand: Operand, rows: BinaryRows
+) -> tuple[Array, Array | float]:
+    """Return what the offset of the integers' affine map adds, and how far that was rounded.
+
+    A value a channel [O], where every tap counts: an integer that stands for 0 is what zero padding
+    holds. Else [1, O, *outputs] in float32, the sum of the weights inside at each output.
+    """
+    weights = rows.alpha[:, np.newaxis] * rows.signs.astype(np.float64) + rows.offset[:, np.newaxis]
+    if operand.offset == 0 or not operand.border:
+        return operand.offset * weights.sum(axis=1), 0.0
+    assert isinstance(node.op, Conv)  # _apply asked
+    kernel = weights.reshape(graph.types[node.inputs[1]].shape)
+    inside = np.full(graph.types[node.inputs[0]].shape, operand.offset)
+    exact = matrix_conv(inside, kernel, node.op.window, node.op.groups)
+    image = exact.astype(np.float32)
+    apart = np.abs(image - exact).max(axis=(0, *range(2, image.ndim)))
+    return image, apart
 
 
 def _slack(graph: Graph, node: Node, operand: Operand, rows: BinaryRows) -> Array:
@@ -214,11 +198,11 @@ def _slack(graph: Graph, node: Node, operand: Operand, rows: BinaryRows) -> Arra
     k = math.prod(graph.types[node.inputs[1]].shape[1:])
     bias = _bias_added_by_the_same_gemm(graph, node, len(rows.alpha))
     largest = float(operand.magnitudes.max())
-    magnitude = k * largest * rows.alpha.astype(np.float64) + np.abs(bias)
-    bound = gamma(k + 2) * magnitude
-    bound += rows.alpha * (k * operand.misfit) + rows.misfit * largest
+    heaviest = rows.magnitudes.max(axis=1)
+    bound = gamma(k + 2) * (k * largest * heaviest + np.abs(bias))
+    bound += heaviest * (k * operand.misfit) + rows.misfit * largest
     exact = (rows.misfit == 0) & (operand.misfit == 0)
-    return np.where(exact & _sums_exactly(rows.alpha, operand.magnitudes, bias, k), 0.0, bound)
+    return np.where(exact & _sums_exactly(rows, operand.magnitudes, bias, k), 0.0, bound)
 
 
 def _bias_added_by_the_same_gemm(graph: Graph, node: Node, channels: int) -> Array:
@@ -232,13 +216,13 @@ def _bias_added_by_the_same_gemm(graph: Graph, node: Node, channels: int) -> Arr
     return np.zeros(channels)
 
 
-def _sums_exactly(alpha: Array, magnitudes: Array, bias: Array, k: int) -> Array:
-    """Return which channels' sums of k terms +-alpha * magnitude, and bias, never round.
+def _sums_exactly(rows: BinaryRows, magnitudes: Array, bias: Array, k: int) -> Array:
+    """Return which channels' sums of k terms +-w * magnitude, and bias, never round.
 
     All terms are integers times one power of two, the smallest bit set in any of them; a partial
     sum is at most the sum of all magnitudes, and float32 holds every integer up to 2^24.
     """
-    products = alpha.astype(np.float64)[:, np.newaxis] * magnitudes
+    products = (rows.magnitudes[:, :, np.newaxis] * magnitudes).reshape(len(bias), -1)
     terms = np.concatenate([products, np.abs(bias)[:, np.newaxis]], axis=1)
     lowest_bit = _lowest_bit(terms).min(axis=1)
     total = k * products.max(axis=1) + np.abs(bias)

@@ -49,6 +49,7 @@ def _differing(before: Graph, after: Graph, region: Region, exactness: Exactness
     feeds = probes(before, after, region, any_order=any_order)
     old = execute(before, region.old, feeds, any_order=any_order)
     new = execute(after, region.new, feeds, any_order=any_order)
+    codes = any(after.types[n].element.code_bits for node in region.new for n in node.inputs)
     found = []
     for name in shared:
         was = decode(old[name], before.types[name])
@@ -57,8 +58,9 @@ def _differing(before: Graph, after: Graph, region: Region, exactness: Exactness
         if was.shape[1:] != is_.shape[1:]:
             found.append(f"{name} differs in shape ({region.origin})")
             continue
-        slack = _slack(before, name, old) if any_order else None
-        wrong = _mismatches(was, np.broadcast_to(is_, was.shape), exactness, slack)
+        slack = _slack(before, name, old, codes=codes) if any_order else None
+        defined = ~_is_undefined(before, region, {**feeds, **old}, was.shape)
+        wrong = _mismatches(was, np.broadcast_to(is_, was.shape), exactness, slack, defined)
         if wrong:
             found.append(f"{name} differs in {wrong} of {was.size} values ({region.origin})")
     return found
@@ -68,7 +70,7 @@ def _same_constant(was: Array, is_: Array) -> bool:
     return was is is_ or (was.shape == is_.shape and was.tobytes() == is_.tobytes())
 
 
-def _slack(graph: Graph, name: str, env: Mapping[str, Array]) -> Array | None:
+def _slack(graph: Graph, name: str, env: Mapping[str, Array], *, codes: bool) -> Array | None:
     """Return how far a float32 sum may move when its order changes: gamma_K * sum |x w|.
 
     None where the tensor is no such sum.
@@ -81,15 +83,39 @@ def _slack(graph: Graph, name: str, env: Mapping[str, Array]) -> Array | None:
     k = weights[0].size
     # The magnitude's own sum may round down, by another gamma_K at most.
     bound = (gamma(2 * k + 8) * (1 + 2 * gamma(k)) + _CRUMBS) * magnitude
-    if any(fed.dtype == np.uint8 for fed in env.values()):
+    if codes:
         # Codes may be decoded 4 u of the largest off the affine map (see binarise_weights).
         total = weights.reshape(len(weights), -1).sum(axis=1)
         bound += over_channels(8 * UNIT_ROUNDOFF * x.max(initial=0) * total, bound.ndim)
     return np.asarray(bound)
 
 
-def _mismatches(was: Array, is_: Array, exactness: Exactness, slack: Array | None) -> int:
-    """Return how many values differ by more than the pass's exactness allows."""
+def _is_undefined(
+    graph: Graph, region: Region, env: Mapping[str, Array], shape: tuple[int, ...]
+) -> Array:
+    """Return bool of a shape: where a value of the region is no number, beside the result.
+
+    A model that takes the root of a negative variance, or divides 0 by 0, has no sign there: a Step
+    and the comparisons that become of it part ways on a NaN.
+    """
+    found = np.zeros(shape, bool)
+    names = {name for node in region.old for name in (*graph.variables(node), *node.outputs)}
+    for name in names:
+        value = env[name]
+        if value.dtype == np.float32 and np.isnan(value).any() and _spreads(value.shape, shape):
+            found |= np.isnan(value)
+    return found
+
+
+def _spreads(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    same_rank = len(shape) == len(to)
+    return same_rank and all(a in (1, b) for a, b in zip(shape, to, strict=True))
+
+
+def _mismatches(
+    was: Array, is_: Array, exactness: Exactness, slack: Array | None, defined: Array
+) -> int:
+    """Return how many values differ by more than the pass's exactness allows, where defined."""
     if slack is not None:
         with np.errstate(invalid="ignore"):
             apart = np.abs(was.astype(np.float64) - is_.astype(np.float64)) > slack
@@ -102,7 +128,7 @@ def _mismatches(was: Array, is_: Array, exactness: Exactness, slack: Array | Non
         apart &= ~_is_nan(was)
     if exactness is Exactness.ASSUMPTION:
         apart &= was != 0
-    return int(apart.sum())
+    return int((apart & defined).sum())
 
 
 def _is_nan(values: Array) -> Array:

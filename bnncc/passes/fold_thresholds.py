@@ -161,11 +161,13 @@ def _folded(rewrite: Rewrite, node: Node, proof: LayerCertificate) -> list[Node]
     if root_element is Element.U8:
         root = rewrite.fresh(f"{node.output}.code")
         nodes.append(rewrite.node(Cast(Element.I32), (proof.root,), root, node.origin))
-    element = node.op.to if node.op.to is Element.F32 else element_for(proof.levels)
+    op = node.op
+    if op == Step(Element.TERNARY):
+        op = Step(element_for(proof.levels))
     held = Element.F32 if root_element is Element.F32 else Element.I32
     t = rewrite.constant(f"{node.output}.thresholds", proof.thresholds, held)
     v = rewrite.constant(f"{node.output}.levels", proof.levels, Element.F32)
-    return [*nodes, rewrite.node(Step(element), (root, t, v), node.output, proof.origin)]
+    return [*nodes, rewrite.node(op, (root, t, v), node.output, proof.origin)]
 
 
 FOLD_THRESHOLDS = Pass("fold_thresholds", _apply, requires=Stage.BINARY)

@@ -3,24 +3,25 @@
 A group has an anchor, a linear layer or a pool, or none, and runs where its anchor stands. An
 elementwise node joins the group of its latest operand, if that has the node's shape: everything
 else it reads is then computed before the group runs. So a shortcut is added in the epilogue of the
-layer that comes last, and BatchNorm, PReLU and sign follow in the same pass over the values.
+layer that comes last, and BatchNorm, PReLU and sign follow in the same pass over the values. Chains
+that start from the same stored tensor share a group too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.elementwise import Elementwise, Step
-from bnncc.ir.ops.linear import BinaryConv, Conv
-from bnncc.ir.ops.pool import AveragePool, MaxPool
-from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.linear import BinaryConv, Conv, WindowSum
+from bnncc.ir.ops.pool import Pooling
+from bnncc.ir.ops.reduce import Reduction
 from bnncc.ir.types import Element
 
 __all__ = ["Group", "ends_in_bits", "fused_groups", "is_anchor", "is_bits"]
 
-_BITS = (Element.BIPOLAR, Element.TERNARY)
+_BITS = (Element.BIPOLAR, Element.TERNARY, Element.U1, Element.U2, Element.U3, Element.U4)
 
 
 @dataclass(eq=False)
@@ -56,27 +57,29 @@ def is_bits(element: Element) -> bool:
 def is_anchor(graph: Graph, node: Node) -> bool:
     """Whether the node is a layer or pool that a kernel can continue with an epilogue.
 
-    A mean that drops the channels' axis is none: another axis then takes its place.
+    A reduction that drops the channels' axis is none: another axis then takes its place.
     """
-    if isinstance(node.op, ReduceMean):
+    if isinstance(node.op, Reduction):
         return node.op.keepdims or 1 not in node.op.axes
-    if isinstance(node.op, (Conv, BinaryConv, AveragePool)):
+    if isinstance(node.op, (Conv, BinaryConv, WindowSum)):
         return True
-    return isinstance(node.op, MaxPool) and not is_bits(graph.types[node.output].element)
+    return isinstance(node.op, Pooling) and not is_bits(graph.types[node.output].element)
 
 
 def fused_groups(graph: Graph) -> list[Group]:
     """Return the groups of a BINARY graph in the order in which they run; none is useless."""
     home: dict[str, Group] = {}
+    maps: dict[str, Group] = {}  # the last group without an anchor that starts from a tensor
     made = dict.fromkeys(graph.inputs, -1)
     groups: list[Group] = []
     for i, node in enumerate(graph.nodes):
         made.update(dict.fromkeys(node.outputs, i))
         if isinstance(node.op, Elementwise):
-            group = _joined(graph, node, home, made)
+            group = _joined(graph, node, home, maps, made)
             if group is None:
                 group = Group(i, None, graph.types[node.output].shape)
                 groups.append(group)
+                maps.update(dict.fromkeys(graph.variables(node), group))
             group.nodes.append(node)
             home[node.output] = group
         elif is_anchor(graph, node):
@@ -94,17 +97,23 @@ def fused_groups(graph: Graph) -> list[Group]:
     return [group for group in groups if group.stored]
 
 
-def _joined(graph: Graph, node: Node, home: dict[str, Group], made: dict[str, int]) -> Group | None:
+def _joined(
+    graph: Graph,
+    node: Node,
+    home: Mapping[str, Group],
+    maps: Mapping[str, Group],
+    made: Mapping[str, int],
+) -> Group | None:
     """Return the group that the node can continue, or None if it has to start one."""
     shape = graph.types[node.output].shape
     variables = graph.variables(node)
     places = {name: home[name].position if name in home else made[name] for name in variables}
-    candidates = [home[n] for n in variables if n in home and home[n].shape == shape]
-    if not candidates:
-        return None
-    latest = max(candidates, key=lambda group: group.position)
-    others = [name for name in variables if home.get(name) is not latest]
-    return latest if all(places[name] < latest.position for name in others) else None
+    for candidates in (home, maps):
+        for group in (candidates[name] for name in variables if name in candidates):
+            others = [name for name in variables if home.get(name) is not group]
+            if group.shape == shape and all(places[name] < group.position for name in others):
+                return group
+    return None
 
 
 def _needed(nodes: Sequence[Node], stored: Sequence[str]) -> list[Node]:

@@ -2,11 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
 from bnncc.ir.types import Array, Element
 
-__all__ = ["element_for", "never", "simplified"]
+__all__ = ["Grid", "element_for", "grid_of", "never", "simplified"]
+
+_CODES = {1: Element.U1, 2: Element.U2, 3: Element.U3, 4: Element.U4}
+_NEAR = 2.0**-16
+"""How far, in steps of the grid, levels may seem to lie off it before the grid is fitted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Equally spaced levels: integers v of `element` with real values unit * v + offset.
+
+    Attributes:
+        element: BIPOLAR, TERNARY or a code.
+        unit, offset: in double.
+        values: the real values, ascending, float32 where the model has that level.
+        misfit: how far these lie from the affine map at most.
+    """
+
+    element: Element
+    unit: float
+    offset: float
+    values: tuple[float, ...]
+    misfit: float
+
+    def integers(self, real: Array) -> Array:
+        """Return the integers that stand for some of the levels."""
+        return np.rint((real.astype(np.float64) - self.offset) / self.unit)
+
+    @property
+    def zero(self) -> int | None:
+        """The integer that stands for a real 0; None if none does."""
+        if 0.0 not in self.values:
+            return None
+        return int(np.rint(-self.offset / self.unit))
+
+
+def grid_of(levels: Array) -> Grid | None:
+    """Return the grid on which all levels of a Step lie, or None if there is none of 16 points.
+
+    Two and three levels that are symmetric are BIPOLAR and TERNARY times a scale; any others are
+    codes from 0 upward.
+    """
+    found = np.unique(levels).astype(np.float64)
+    if not 2 <= len(found) <= 1 << max(_CODES):
+        return None
+    largest = found[-1]
+    if found[0] == -largest and len(found) == 2:
+        return Grid(Element.BIPOLAR, largest, 0.0, tuple(found.tolist()), 0.0)
+    if found[0] == -largest and len(found) == 3 and found[1] == 0:
+        return Grid(Element.TERNARY, largest, 0.0, tuple(found.tolist()), 0.0)
+    places = (found - found[0]) / np.diff(found).min()
+    index = np.rint(places).astype(np.int64)
+    count = int(index[-1]) + 1
+    if np.abs(places - index).max() > _NEAR or count > 1 << max(_CODES):
+        return None
+    unit = (largest - found[0]) / (count - 1)
+    # A real 0 is exactly 0 in the affine map too: it is what padding holds, and what sums rest on.
+    offset = -unit * index[found == 0][0] if (found == 0).any() else found[0]
+    values = unit * np.arange(count) + offset
+    misfit = float(np.abs(values[index] - found).max())
+    if misfit > 4 * UNIT_ROUNDOFF * np.abs(found).max():
+        return None
+    values[index] = found
+    element = _CODES[max(1, (count - 1).bit_length())]
+    return Grid(element, float(unit), float(offset), tuple(values.tolist()), misfit)
 
 
 def element_for(levels: Array) -> Element:

@@ -26,6 +26,7 @@ from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Elementwise
 from bnncc.ir.ops.kernels import (
     Epilogue,
+    Fused,
     Map,
     Move,
     PackPlanes,
@@ -34,11 +35,12 @@ from bnncc.ir.ops.kernels import (
     RealConv,
     SignSum,
     Store,
+    SumUnderWindow,
     XnorConv,
 )
-from bnncc.ir.ops.linear import BinaryConv, Conv
-from bnncc.ir.ops.pool import AveragePool, MaxPool
-from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.linear import BinaryConv, Conv, WindowSum
+from bnncc.ir.ops.pool import MaxPool, Pooling
+from bnncc.ir.ops.reduce import Reduction
 from bnncc.ir.ops.shape import Movement, Reshape
 from bnncc.ir.storage import encode, pack_bits, plane_count
 from bnncc.ir.types import (
@@ -58,13 +60,15 @@ from bnncc.passes.packing import (
     mismatch_limits,
     narrowest,
     packed_taps,
+    parts_of,
     plane_thresholds,
     skips_taps,
     tap_major,
     tiled,
+    weight_planes,
     zero_weights,
 )
-from bnncc.targets import Target, select
+from bnncc.targets import Kernel, Target, select
 
 __all__ = ["LOWER_KERNELS"]
 
@@ -77,11 +81,11 @@ def _apply(graph: Graph, context: Context) -> Outcome:
     for i, node in enumerate(graph.nodes):
         if i in groups:
             lowering.rewrite.replace(node, lowering.kernel(groups[i]))
-        elif isinstance(node.op, (Elementwise, Conv, BinaryConv)):
+        elif isinstance(node.op, (Elementwise, Conv, BinaryConv, WindowSum)):
             lowering.rewrite.replace(node, ())
         elif isinstance(node.op, (Movement, MaxPool)):
             lowering.rewrite.replace(node, lowering.moved(node))
-        elif isinstance(node.op, ReduceMean):
+        elif isinstance(node.op, Reduction):
             lowering.rewrite.replace(node, lowering.dropped(node, node.op))
     if lowering.problems:
         raise UnsupportedModelError.of(lowering.problems)
@@ -193,8 +197,8 @@ class _Lowering:
             self._interface(node.output, node.origin)
         return self._taken()
 
-    def dropped(self, node: Node, op: ReduceMean) -> list[Node]:
-        """Return the nodes for a mean that drops the channels' axis: one that keeps it, moved."""
+    def dropped(self, node: Node, op: Reduction) -> list[Node]:
+        """Return the nodes for a reduction that drops the channels: one that keeps them, moved."""
         store = Store(Operand(Source.VARIABLE, 0), Element.F32)
         pool = Pool(Epilogue(Expression(()), 0, 0, (store,)), replace(op, keepdims=True))
         x = self._numbers(node.inputs[0], node.origin)
@@ -218,7 +222,8 @@ class _Lowering:
             element = _WORDS[layout.word_bits]
             inputs.append(self.rewrite.constant(f"{node.output}.falling", words, element))
         target = self._target_name(node.output)
-        self._new.append(self.rewrite.node(PoolBits(op.window), inputs, target, node.origin))
+        codes = bool(self.graph.types[x].element.code_bits)
+        self._new.append(self.rewrite.node(PoolBits(op.window, codes), inputs, target, node.origin))
 
     def kernel(self, group: Group) -> list[Node]:
         """Return the nodes that compute a group's results."""
@@ -245,7 +250,9 @@ class _Lowering:
                     self._sign_sum(group, anchor, anchor.op, fusing)
                 else:
                     self._xnor(group, anchor, anchor.op, fusing)
-            case MaxPool() | AveragePool() | ReduceMean() as op:
+            case WindowSum() as op:
+                self._window_sum(group, anchor, op, fusing)
+            case Pooling() as op:
                 x = self._numbers(anchor.inputs[0], group.origin)
                 self._append_fused(group, Pool(fusing.epilogue(), op), [x], fusing)
 
@@ -255,7 +262,7 @@ class _Lowering:
     def _append_fused(
         self,
         group: Group,
-        op: Map | Pool | XnorConv | SignSum | RealConv,
+        op: Fused,
         own: list[str],
         fusing: _Fusing,
     ) -> None:
@@ -295,21 +302,18 @@ class _Lowering:
         x = self.graph.types[anchor.inputs[0]]
         channels, depth = weights.shape[:2]
         kernel = select("xnor", channels // conv.groups, self.target).kernel
-        source = self._held_in(
-            anchor.inputs[0], self._packed_layout(x.element, conv.groups, depth), group.origin
-        )
-        rows = tiled(packed_taps(weights, kernel.word_bits), kernel.nr, conv.groups)
-        tiles = np.ascontiguousarray(rows.transpose(0, 2, 1))
-        words = _WORDS[kernel.word_bits]
-        name = self.rewrite.constant(f"{anchor.inputs[1]}.packed", tiles, words)
+        source = self._packed(anchor.inputs[0], conv.groups, depth, group.origin)
+        parts = parts_of(weights)
+        name = self._packed_weights(anchor.inputs[1], parts, kernel, conv.groups)
         epilogue = fusing.epilogue()
-        zeros = zero_weights(weights)
+        zeros = zero_weights(weights) if parts == (1,) else np.zeros((0, 0), np.int32)
         skip = skips_taps(conv, x)
-        base = accumulator_base(_signs(weights), x.element)
+        signs = _signs(weights) if len(zeros) else weights
+        base = accumulator_base(signs, x.element, parts)
         direct = not skip and not len(zeros) and _is_direct(epilogue)
         own = [source, name]
         if direct:
-            fusing.to_limits(base, x, depth * conv.window.taps)
+            fusing.to_limits(base, x, depth * conv.window.taps, parts)
         elif not skip:
             own.append(self.rewrite.constant(f"{anchor.output}.base", base, Element.I32))
         if len(zeros):
@@ -326,17 +330,37 @@ class _Lowering:
             skip,
             conv.pad,
             bool(len(zeros)),
+            bool(x.element.code_bits),
+            parts,
         )
         self._append_fused(group, op, own, fusing)
 
-    def _packed_layout(self, element: Element, groups: int, depth: int) -> PackedChannels:
-        """Return the layout that a layer reads: groups start on words of their own."""
+    def _packed_weights(
+        self, name: str, parts: tuple[int, ...], kernel: Kernel, groups: int
+    ) -> str:
+        """Return weights as words [parts * blocks, taps * words, nr]."""
+        planes = weight_planes(self.graph.constants[name], parts)
+        rows = [tiled(packed_taps(plane, kernel.word_bits), kernel.nr, groups) for plane in planes]
+        tiles = np.ascontiguousarray(np.concatenate(rows).transpose(0, 2, 1))
+        return self.rewrite.constant(f"{name}.packed", tiles, _WORDS[kernel.word_bits])
+
+    def _window_sum(self, group: Group, anchor: Node, op: WindowSum, fusing: _Fusing) -> None:
+        x = self.graph.types[anchor.inputs[0]]
+        depth = x.shape[1] // op.groups
+        source = self._packed(anchor.inputs[0], op.groups, depth, group.origin)
+        fused = SumUnderWindow(fusing.epilogue(), op, x.element, depth)
+        self._append_fused(group, fused, [source], fusing)
+
+    def _packed(self, name: str, groups: int, depth: int, origin: tuple[str, ...]) -> str:
+        """Return the bitplanes that a layer reads: groups start on words of their own."""
         bits = self.target.word_bits
-        return PackedChannels(bits, plane_count(element), groups if depth % bits else 1)
+        planes = plane_count(self.graph.types[name].element)
+        layout = PackedChannels(bits, planes, groups if depth % bits else 1)
+        return self._held_in(name, layout, origin)
 
 
 def _signs(weights: Array) -> Array:
-    """Return weights as packed, where 0 counts as +1."""
+    """Return weights as packed in one plane, where 0 counts as +1."""
     return np.where(weights >= 0, np.int8(1), np.int8(-1))
 
 
@@ -414,10 +438,10 @@ class _Fusing:
         """Return the names of the epilogue's operands."""
         return [*self._variables, *self._parameters, *self._thresholds]
 
-    def to_limits(self, base: Array, x: TensorType, k: int) -> None:
+    def to_limits(self, base: Array, x: TensorType, k: int, parts: tuple[int, ...]) -> None:
         """Make the thresholds limits on mismatches, see `XnorConv.direct`."""
         rewrite = self._lowering.rewrite
-        limits = mismatch_limits(rewrite.value(self._thresholds[0]), base, x, k)
+        limits = mismatch_limits(rewrite.value(self._thresholds[0]), base, x, k, parts)
         hint = f"{self._group.stored[0]}.limits"
         self._thresholds[0] = rewrite.constant(hint, limits, narrowest(limits))
 
@@ -436,8 +460,6 @@ class _Fusing:
             value = self._channel_constant(op, index, name)
             if value is not None:
                 return self._parameter(name, value)
-        elif self._graph.types[name].element is Element.BOOL:
-            raise _NoKernelError(node, "a truth value of another layer's results meets it")
         self._variables.append(self._other(node, name))
         self._values[name] = Operand(Source.VARIABLE, len(self._variables))
         return self._values[name]

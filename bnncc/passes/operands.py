@@ -23,7 +23,8 @@ from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Concat, Movement, Pad
 from bnncc.ir.types import Array, Element
 from bnncc.ir.window import Window
-from bnncc.passes.levels import element_for
+from bnncc.passes.levels import Grid, element_for, grid_of
+from bnncc.passes.transplant import INTEGERS
 
 __all__ = ["Operand", "Operands"]
 
@@ -39,6 +40,8 @@ class Operand:
         window: how the layer slides over that tensor.
         pad: the integer that taps outside of the tensor hold; 0 also where there are none.
         unit, offset: the affine map, exact in double.
+        border: whether taps outside hold a real 0 that no integer stands for: they count for
+            nothing, neither `unit` times the integer, which is 0, nor `offset`.
         magnitudes: every |real value| an element can have.
         misfit: how far the model's float32 values lie from the affine map.
         origin: the source nodes that the affine map stands for.
@@ -49,6 +52,7 @@ class Operand:
     pad: int
     unit: float = 1.0
     offset: float = 0.0
+    border: bool = False
     magnitudes: Array = dataclasses.field(default_factory=lambda: np.ones(1))
     misfit: float = 0.0
     origin: tuple[str, ...] = ()
@@ -66,20 +70,22 @@ class Operands:
         self._copies: dict[str, str] = {}
 
     def bits(self, layer: Node) -> Operand | None:
-        """Return what a layer reads as -1, (0,) +1 if a Step with these levels makes it.
+        """Return what a layer reads as integers if a Step makes it; None if it is real.
 
-        A Step that in the end only feeds binary layers changes its element in place; one with other
-        readers gets a twin, as does what lies between it and the layer, so that those still find
-        their float32.
+        A Step whose levels are -1, (0,) +1 and that in the end only feeds binary layers changes its
+        element in place; one with other readers gets a twin, as does what lies between it and the
+        layer, so that those still find their float32. Levels on any other grid get one, whose
+        integers stand for them.
         """
         x, window, pad = self._reads(layer)
         path = _path_from_step(self._graph, x)
         if not path:
             return None
         step = path[0]
-        element = element_for(self._graph.constants[step.inputs[2]])
-        if element is Element.F32:
-            return None
+        levels = self._graph.constants[step.inputs[2]]
+        element = element_for(levels)
+        if element is Element.F32 or (element is Element.TERNARY and levels.min() == 0):
+            return self._on_grid(layer, path)  # 0 and 1 take one plane as a code
         if self._only_bits(step.output):
             self._narrow(step, element)
             return Operand(x, window, pad)
@@ -88,16 +94,51 @@ class Operands:
             name = self._copied(node, node.op, name, "bits")
         return Operand(name, window, pad)
 
-    def codes(self, layer: Node) -> Operand | str:
-        """Return what a layer reads as uint8 codes, or why there are none: "" if it is just real.
+    def _on_grid(self, layer: Node, path: Sequence[Node]) -> Operand | None:
+        """Return levels other than -1, (0,) +1 as integers, if they lie on a grid."""
+        assert isinstance(layer.op, Conv)
+        step, *others = path
+        x, window = layer.inputs[0], layer.op.window
+        levels = self._graph.constants[step.inputs[2]]
+        grid = grid_of(levels)
+        if grid is None or path[-1].output != x:  # a Pad lies between
+            return None
+        name = self._stepped(step, grid)
+        for node in others:
+            name = self._copied(node, node.op, name, "integers")
+        padded = window.is_padded(self._graph.types[x].shape[2:])
+        return Operand(
+            name,
+            window,
+            (grid.zero or 0) if padded else 0,
+            grid.unit,
+            grid.offset,
+            padded and grid.zero is None,
+            np.abs(np.asarray(grid.values)),
+            grid.misfit,
+        )
 
-        Zero padding is a real 0, which the codes can hold only if one of them stands for it.
-        """
+    def _stepped(self, step: Node, grid: Grid) -> str:
+        """Return the twin of a Step that gives the integers of a grid."""
+        if step.output not in self._copies:
+            rewrite = self._rewrite
+            thresholds, levels = step.inputs[1:]
+            integers = grid.integers(self._graph.constants[levels])
+            held = rewrite.constant(f"{levels}{INTEGERS}", integers, Element.F32)
+            output = rewrite.fresh(f"{step.output}{INTEGERS}")
+            op = Step(grid.element, grid.values)
+            twin = rewrite.node(op, (step.inputs[0], thresholds, held), output, step.origin)
+            rewrite.replace(step, [step, twin])
+            self._copies[step.output] = output
+        return self._copies[step.output]
+
+    def codes(self, layer: Node) -> Operand | None:
+        """Return what a layer reads as uint8 codes; None if it is just real."""
         assert isinstance(layer.op, Conv)
         x, window = layer.inputs[0], layer.op.window
         path = _path_from_codes(self._graph, x)
         if not path:
-            return ""
+            return None
         real = _values_of_codes(self._graph, path)
         offset = real[0]
         unit = real[1] - real[0]
@@ -106,19 +147,17 @@ class Operands:
         affine = unit * _CODES + offset
         misfit = float(np.abs(affine - real).max())
         if unit == 0 or misfit > 4 * UNIT_ROUNDOFF * np.abs(real).max():
-            return ""
-        pad = 0
-        if window.is_padded(self._graph.types[x].shape[2:]):
-            zeros = np.flatnonzero((real == 0) & (affine == 0))
-            if not zeros.size:
-                return "its padding is a real 0, which none of its input's 256 codes stands for"
-            pad = int(zeros[0])
+            return None
+        padded = window.is_padded(self._graph.types[x].shape[2:])
+        zeros = np.flatnonzero((real == 0) & (affine == 0))
+        pad = int(zeros[0]) if padded and zeros.size else 0
+        border = padded and not zeros.size
         name = self._graph.variables(path[0])[0]
         for node in path:
             if not isinstance(node.op, Elementwise):
                 name = self._copied(node, node.op, name, "codes")
         origin = tuple(name for node in path for name in node.origin)
-        return Operand(name, window, pad, unit, offset, np.abs(real), misfit, origin)
+        return Operand(name, window, pad, unit, offset, border, np.abs(real), misfit, origin)
 
     def _reads(self, layer: Node) -> tuple[str, Window, int]:
         """Return the tensor that bits come from, and how the layer slides over and pads it."""

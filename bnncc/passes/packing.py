@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
+from bnncc.ir.ops.kernels import MismatchScale
 from bnncc.ir.ops.linear import BinaryConv
 from bnncc.ir.storage import pack_bits, plane_count, to_planes
 from bnncc.ir.types import Array, Element, TensorType
@@ -14,12 +18,18 @@ __all__ = [
     "mismatch_limits",
     "narrowest",
     "packed_taps",
+    "parts_of",
     "plane_thresholds",
     "skips_taps",
     "tap_major",
     "tiled",
+    "weight_planes",
     "zero_weights",
 ]
+
+_MOST_ZEROS = 64
+_MOST_ZEROS_OF_A_CHANNEL = 1 / 16
+"""Zeros up to these counts are exceptions among +-1; with more, weights take two planes."""
 
 
 def tap_major(weights: Array) -> Array:
@@ -41,26 +51,65 @@ def packed_taps(weights: Array, word_bits: int) -> Array:
     return words.reshape(len(words), -1)
 
 
+def parts_of(weights: Array) -> tuple[int, ...]:
+    """Return what the bitplanes of weights count (see XnorConv): as few as make up all of them.
+
+    Odd integers up to 2^k - 1 take k planes, others up to 2^(k-1) - 1 as many. One plane also where
+    a few of -1 and +1 are 0, which are then listed: that takes 20 bytes each.
+    """
+    largest = int(np.abs(weights).max())
+    if largest > 1:
+        return _parts_of_several_bits(largest, odd=bool((weights % 2 != 0).all()))
+    zeros = (weights == 0).reshape(len(weights), -1).sum(axis=1)
+    most = _MOST_ZEROS_OF_A_CHANNEL * weights[0].size
+    few = zeros.sum() <= _MOST_ZEROS and (zeros <= most).all()
+    return (1,) if few else (1, 1)
+
+
+def _parts_of_several_bits(largest: int, *, odd: bool) -> tuple[int, ...]:
+    """Return 1, 2, 4, ... up to the sum `largest`, or for its double with the last one less."""
+    bits = largest.bit_length()
+    if odd:
+        return tuple(1 << i for i in range(bits))
+    return (*(1 << i for i in range(bits)), (1 << bits) - 1)
+
+
+def weight_planes(weights: Array, parts: Sequence[int]) -> list[Array]:
+    """Return weights as int8 planes w_i of -1 and +1, so that weights = (sum parts_i w_i) / h."""
+    if tuple(parts) == (1,):
+        return [np.where(weights >= 0, np.int8(1), np.int8(-1))]
+    half = 2 - sum(parts) % 2
+    choices = np.array(list(itertools.product((-1, 1), repeat=len(parts))), np.int8)
+    reached = choices @ np.asarray(parts) // half
+    order = np.argsort(reached, kind="stable")
+    found = order[np.searchsorted(reached[order], weights)]
+    return [np.ascontiguousarray(plane[found]) for plane in choices.T]
+
+
 def zero_weights(weights: Array) -> Array:
     """Return int32 [Z, axes + 2], a row (channel, *tap, channel of the group) for each 0."""
     places = np.argwhere(np.moveaxis(weights, 1, -1) == 0)
     return places.astype(np.int32)
 
 
-def accumulator_base(weights: Array, element: Element) -> Array:
-    """Return the accumulator of each channel at zero mismatches, int32 [O] (see XnorConv)."""
+def accumulator_base(weights: Array, element: Element, parts: Sequence[int] = (1,)) -> Array:
+    """Return what each channel's mismatches are taken from, int32 [O] (see XnorConv)."""
     rows = weights.reshape(len(weights), -1)
     k = rows.shape[1]
-    if element is Element.U8:
-        return np.asarray(255 * (k + rows.sum(axis=1, dtype=np.int64)) // 2, np.int32)
-    return np.full(len(rows), k, np.int32)
+    scale = MismatchScale.of(parts, bipolar=element is Element.BIPOLAR)
+    if element.code_bits:
+        ones = (scale.of_k * k + scale.divisor * rows.sum(axis=1, dtype=np.int64)) // 2
+        return np.asarray(element.largest_code * ones, np.int32)
+    return np.full(len(rows), scale.of_k * k, np.int32)
 
 
-def mismatch_limits(thresholds: Array, base: Array, x: TensorType, k: int) -> Array:
+def mismatch_limits(
+    thresholds: Array, base: Array, x: TensorType, k: int, parts: Sequence[int] = (1,)
+) -> Array:
     """Return limits [P, O, T] so that n >= threshold iff weighted mismatches <= limit."""
-    factor = 2 if x.element is Element.BIPOLAR else 1
-    most = k * (255 if x.element is Element.U8 else plane_count(x.element))
-    exact = (base[:, np.newaxis] - thresholds.astype(np.int64)) // factor
+    scale = MismatchScale.of(parts, bipolar=x.element is Element.BIPOLAR)
+    most = k * sum(parts) * (x.element.largest_code or plane_count(x.element))
+    exact = (base[:, np.newaxis] - scale.divisor * thresholds.astype(np.int64)) // scale.factor
     return np.asarray(np.clip(exact, -1, most))
 
 
@@ -75,7 +124,7 @@ def skips_taps(op: BinaryConv, x: TensorType) -> bool:
     Codes need no case of their own: code 0 contributes nothing.
     """
     padded = op.window.is_padded(x.shape[2:])
-    return padded and op.pad == 0 and x.element is not Element.U8
+    return padded and op.pad == 0 and not x.element.code_bits
 
 
 def plane_thresholds(thresholds: Array, levels: Array, element: Element, channels: int) -> Array:
@@ -83,11 +132,11 @@ def plane_thresholds(thresholds: Array, levels: Array, element: Element, channel
 
     Args:
         thresholds: a Step's, [channels or 1, S].
-        levels: [channels or 1, S + 1], in {-1, +1} or {-1, 0, +1}.
-        element: BIPOLAR or TERNARY, which says what the planes are.
+        levels: [channels or 1, S + 1], elements of the next.
+        element: BIPOLAR, TERNARY or a code, which says what the planes are.
         channels: how many channels the result has.
     """
-    bits = to_planes(levels.T, element).transpose(1, 2, 0)
+    bits = to_planes(levels.T.astype(element.dtype), element).transpose(1, 2, 0)
     planes = [_as_parity(*simplified(thresholds, plane)) for plane in bits]
     most = max(1, *(plane.shape[1] for plane in planes))
     filled = [

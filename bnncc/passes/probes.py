@@ -23,11 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bnncc.ir.analysis.ranges import bounds_of
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import OpError
-from bnncc.ir.ops.elementwise import Add, Clip, HardSigmoid, Mul, Sign, Step, Sub, Tanh
+from bnncc.ir.ops.elementwise import Add, Mul, Sign, Step, Sub
 from bnncc.ir.ops.linear import BinaryConv
-from bnncc.ir.types import Array, Element, TensorType
+from bnncc.ir.types import Array, Element, Interval, TensorType
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.levels import never
 from bnncc.passes.regions import Region, boundary, execute
@@ -53,6 +54,10 @@ _NARROWEST_FIRST = (
     Element.BIPOLAR,
     Element.TERNARY,
     Element.BOOL,
+    Element.U1,
+    Element.U2,
+    Element.U3,
+    Element.U4,
     Element.U8,
     Element.I16,
     Element.I32,
@@ -178,17 +183,11 @@ def _work(graph: Graph, nodes: Sequence[Node], types: _Types, real: int) -> int:
 
 
 def _reachable(graph: Graph, name: str, values: Array) -> Array:
-    """Return values clipped to what the operation that makes the tensor can give."""
-    node = graph.producers.get(name)
-    match node.op if node else None:
-        case Clip(low=low, high=high):
-            return np.clip(values, np.float32(min(low, high)), np.float32(high))
-        case HardSigmoid():
-            return np.clip(values, np.float32(0), np.float32(1))
-        case Tanh():
-            return np.clip(values, np.float32(-1), np.float32(1))
-        case _:
-            return values
+    """Return values clipped to what the operations that make a real tensor can give."""
+    bounds = bounds_of(graph, name) if values.dtype == np.float32 else None
+    if bounds is None:
+        return values
+    return np.clip(values, np.float32(bounds[0]), np.float32(bounds[1]))
 
 
 def _narrower(before: Graph, after: Graph, name: str) -> TensorType:
@@ -220,9 +219,10 @@ def _values(kind: TensorType, rows: int, seed: int) -> Array:
         case Element.BOOL:
             values = random.integers(0, 2, shape).astype(bool)
             special = [False, True, hot]
-        case Element.U8:
-            values = random.integers(0, 256, shape).astype(np.uint8)
-            special = [0, 255, np.where(hot, 255, 0)]
+        case _ if kind.element.code_bits:
+            most = kind.element.largest_code
+            values = random.integers(0, most + 1, shape).astype(np.uint8)
+            special = [0, most, np.where(hot, most, 0)]
         case Element.I16 | Element.I32 | Element.I64:
             values = _integers(kind, shape, random)
             special = []
@@ -230,8 +230,8 @@ def _values(kind: TensorType, rows: int, seed: int) -> Array:
             scale = 2.0 ** random.integers(-6, 7, (rows, *(1,) * (len(shape) - 1)))
             values = (random.standard_normal(shape) * scale).astype(np.float32)
             special = [-1, 1, hot, -0.0]
-    for row, value in zip(values[1:], special, strict=False):
-        row[...] = value
+    for row, value in zip(range(1, rows), special, strict=False):
+        values[row] = value
     return values
 
 
@@ -275,9 +275,10 @@ def _at_thresholds(thresholds: Array, kind: TensorType) -> list[Array]:
     interval = kind.interval
     channels = kind.shape[1] if len(kind.shape) > 1 else 1
     values: list[Array]
-    if kind.element is Element.U8 or (interval and interval.size <= _WHOLE_DOMAIN):
-        domain = range(256) if interval is None else range(interval.low, interval.high + 1)
-        stride = interval.stride if interval else 1
+    if kind.element.code_bits or (interval and interval.size <= _WHOLE_DOMAIN):
+        interval = interval or Interval(0, kind.element.largest_code)
+        domain = range(interval.low, interval.high + 1)
+        stride = interval.stride
         values = [np.full(channels, v) for v in domain[::stride]]
     else:
         near = (_near(column, kind) for column in thresholds.T[:_THRESHOLD_COLUMNS])
@@ -310,13 +311,14 @@ def _aimed(graph: Graph, nodes: Sequence[Node], feeds: dict[str, Array]) -> dict
     A Step on a layer's result plus a shortcut is brought there by the shortcut: t - layer. Whether
     the sum then rounds to t or next to it is all the same.
     """
-    aims = {}
+    aims: dict[str, tuple[Node, Array]] = {}
     for node in nodes:
         if isinstance(node.op, Step) and node.inputs[0] not in feeds:
             maker = graph.producers[node.inputs[0]]
             free = _free_operand(graph, maker, feeds)
-            if free and graph.constants[node.inputs[1]].dtype == np.float32:
-                aims.setdefault(free, (maker, graph.constants[node.inputs[1]]))
+            thresholds = graph.constants[node.inputs[1]]
+            if free and thresholds.dtype == np.float32 and thresholds.size:
+                aims.setdefault(free, (maker, thresholds))
     if not aims:
         return feeds
     some = {name: values[:_AIMED_ROWS] for name, values in feeds.items()}
@@ -336,7 +338,8 @@ def _aimed(graph: Graph, nodes: Sequence[Node], feeds: dict[str, Array]) -> dict
                     value = known - target if place else target + known
                 case _:
                     value = target - known
-        rows[free] = np.where(np.isfinite(value), value, some[free]).astype(np.float32)
+        value = np.where(np.isfinite(value), value, some[free]).astype(np.float32)
+        rows[free] = _reachable(graph, free, value)
     return {name: np.concatenate([values, rows[name]]) for name, values in feeds.items()}
 
 
@@ -456,16 +459,16 @@ def _background(kind: TensorType, random: np.random.Generator) -> Array:
     shape = kind.shape[1:]
     if kind.element is Element.F32:
         return np.zeros(shape, np.float32)
-    low, high = (0, 256) if kind.element is Element.U8 else (0, 2)
-    values = random.integers(low, high, shape)
-    return (values if kind.element is Element.U8 else 2 * values - 1).astype(kind.element.dtype)
+    values = random.integers(0, max(2, kind.element.largest_code + 1), shape)
+    return (values if kind.element.code_bits else 2 * values - 1).astype(kind.element.dtype)
 
 
 def _summing_to(w: Array, threshold: np.generic, element: Element, below: int) -> Array:
     """Return x with sum(w x) the smallest sum >= threshold, or for below 1 the largest under it.
 
-    Or the nearest to that. Weights are -1, +1, and perhaps 0. Bits start from the largest sum,
-    x = w, and flip until it has come down. A real sum is one term and zeros, which never rounds.
+    Or the nearest to that. Weights are -1, +1, and perhaps 0; for others see `_nearest_sum`. Bits
+    start from the largest sum, x = w, and flip until it has come down. A real sum is one term and
+    zeros, which never rounds.
     """
     order = np.argsort(w == 0, kind="stable")  # zeros last: they reach nothing
     k = int(np.count_nonzero(w))
@@ -475,10 +478,13 @@ def _summing_to(w: Array, threshold: np.generic, element: Element, below: int) -
         value = np.nextafter(threshold, np.float32(-np.inf)) if below else threshold
         return np.where(rank == 0, w * value, 0).astype(np.float32)
     target = int(threshold) - below
-    if element is Element.U8:
-        best = np.where(w > 0, 255, 0)
-        over = max(0, min(255 * k, 255 * int((w > 0).sum()) - target))
-        return (best - w.astype(np.int64) * np.clip(over - 255 * rank, 0, 255)).astype(np.uint8)
+    if np.abs(w).max() > 1:
+        return _nearest_sum(w.astype(np.int64), target, element)
+    if element.code_bits:
+        most = element.largest_code
+        best = np.where(w > 0, most, 0)
+        over = max(0, min(most * k, most * int((w > 0).sum()) - target))
+        return (best - w.astype(np.int64) * np.clip(over - most * rank, 0, most)).astype(np.uint8)
     over = max(0, min(2 * k, k - target))
     largest = np.where(w == 0, 1, w)
     if element is Element.TERNARY:
@@ -486,3 +492,20 @@ def _summing_to(w: Array, threshold: np.generic, element: Element, below: int) -
         return np.where((rank == over // 2) & (over % 2 == 1), 0, x).astype(np.int8)
     flips = min(k, (over + below) // 2)  # of the sums on either side, the one asked for
     return np.where(rank < flips, -largest, largest).astype(np.int8)
+
+
+def _nearest_sum(w: Array, target: int, element: Element) -> Array:
+    """Return x whose sum(w x) is about the target: from the largest sum down, large weights first.
+
+    What is too much after that is less than the smallest weight moves.
+    """
+    low, high = (0, element.largest_code) if element.code_bits else (-1, 1)
+    step = 2 if element is Element.BIPOLAR else 1
+    x = np.where(w >= 0, high, low)
+    over = max(0, int((w * x).sum()) - target)
+    for i in np.argsort(-np.abs(w), kind="stable").tolist():
+        size = abs(int(w[i])) * step
+        taken = min((high - low) // step, over // size) if size else 0
+        x[i] -= int(np.sign(w[i])) * taken * step
+        over -= taken * size
+    return x.astype(element.dtype)

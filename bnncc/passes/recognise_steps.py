@@ -3,11 +3,12 @@
 Before: `%g = GreaterOrEqual(%x, 0); %y = Where(%g, 1, -1)`, or `%y = Sign(%x)`, or any other chain.
 After: `%y = Step(%x, thresholds, levels)`.
 
-No spelling is looked for. A *jump* (Sign, a comparison with a constant, Round, Floor, Ceil or
-x / |x|) takes finitely many values, and so does every elementwise function of such tensors alone,
-however it is spelled. Where all of them jump on the same tensor x, they change only at the jumps'
-own breakpoints, which are known exactly in float32: the chain is run once between each two of them,
-and the levels read off. Exact for every x that is not NaN, but that a level of -0 becomes +0.
+No spelling is looked for. A *jump* (Sign, a comparison with a constant, Round, Floor, Ceil, the sum
+with a constant so large that it rounds, or x / |x|) takes finitely many values, and so does every
+elementwise function of such tensors alone, however it is spelled. Where all of them jump on the
+same tensor x, they change only at the jumps' own breakpoints, which are known exactly in float32:
+the chain is run once between each two of them, and the levels read off. Exact for every x that is
+not NaN, but that a level of -0 becomes +0.
 
 Nor does (s - e) + e, what a straight-through estimator leaves behind, take other values than s: see
 `residues`. Where that is proven for |x| below a limit only, the limit is an assumption, unless it
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bnncc.certificate import Assumption, Bounded, SignOfZero
+from bnncc.ir.analysis.ranges import bounds_of
 from bnncc.ir.expression import Chain, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops import elementwise as ew
@@ -33,6 +35,7 @@ from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Exactness, Outcome, Pass, Refusal, SignZero
 from bnncc.passes.levels import simplified
 from bnncc.passes.residues import exact_below
+from bnncc.passes.thresholds import FLOATS
 
 __all__ = ["RECOGNISE_STEPS"]
 
@@ -56,8 +59,8 @@ def _apply(graph: Graph, context: Context) -> Outcome:
     recogniser = _Recogniser(Rewrite(graph), context.sign_zero)
     found = recogniser.levelled()
     for node in graph.nodes:
-        if node.output in found and _is_end(graph, node, found):
-            recogniser.replace(node, found[node.output])
+        if node.outputs[0] in found and _is_end(graph, node, found):
+            recogniser.replace(node, found[node.outputs[0]])
     return Outcome(
         recogniser.rewrite.finish(),
         tuple(recogniser.refusals),
@@ -116,7 +119,7 @@ class _Recogniser:
             _levels(chain, thresholds, _any_value(graph, root)),
             estimator,
             _thresholds(graph, jumps),
-            _bounds(graph, root),
+            bounds_of(graph, root),
         )
         if limit < _SMALLEST_LIMIT:
             self.refuse(node, f"subtracting and adding {e} may not leave its levels as they are")
@@ -162,6 +165,8 @@ def _jumps_on(graph: Graph, node: Node) -> str | None:
     variables = graph.variables(node)
     if not variables or graph.types[variables[0]].element is not Element.F32:
         return None
+    if isinstance(node.op, ew.Add | ew.Sub):
+        return variables[0] if _rounded_sums(graph, node) is not None else None
     if isinstance(node.op, ew.Div):
         magnitude = graph.producers.get(node.inputs[1])
         is_sign = magnitude and magnitude.op == ew.Abs() and magnitude.inputs == node.inputs[:1]
@@ -173,10 +178,29 @@ def _jumps_on(graph: Graph, node: Node) -> str | None:
 
 def _is_jump(graph: Graph, node: Node) -> bool:
     if isinstance(node.op, _ROUNDING_OPS):
-        return _bounds(graph, node.inputs[0]) is not None
+        bounds = bounds_of(graph, node.inputs[0])
+        return bounds is not None and bounds[1] - bounds[0] < _MOST_LEVELS
     if isinstance(node.op, _COMPARISONS):
         return any(map(graph.is_constant, node.inputs))
     return isinstance(node.op, ew.Sign)
+
+
+def _rounded_sums(graph: Graph, node: Node) -> tuple[float, float, Array] | None:
+    """Return (lowest x, highest x, constant) of a sum x + constant with a few values; else None.
+
+    Of numbers as large as 1.5 * 2^23 float32 has the whole ones alone: adding that and subtracting
+    it again rounds to the nearest even integer, which is how old opsets without Round spell it.
+    """
+    constants = [graph.constants[name] for name in node.inputs if graph.is_constant(name)]
+    falls = isinstance(node.op, ew.Sub) and graph.is_constant(node.inputs[0])
+    if len(constants) != 1 or constants[0].size != 1 or falls:
+        return None
+    bounds = bounds_of(graph, graph.variables(node)[0])
+    if bounds is None:
+        return None
+    constant = constants[0].reshape(())
+    ends = FLOATS.index(node.op.evaluate([np.array(bounds, np.float32), constant])[0])
+    return (*bounds, constant) if ends[1] - ends[0] < _MOST_LEVELS else None
 
 
 def _without_residue(
@@ -192,27 +216,14 @@ def _without_residue(
     return None
 
 
-def _bounds(graph: Graph, name: str) -> tuple[float, float] | None:
-    """Return bounds on a tensor that are known from the operation that made it."""
-    node = graph.producers.get(name)
-    match node.op if node else None:
-        case ew.Clip(low=low, high=high) if high - low < _MOST_LEVELS:
-            return min(low, high), high
-        case ew.HardSigmoid():
-            return 0.0, 1.0
-        case ew.Tanh() | ew.Sign():
-            return -1.0, 1.0
-        case _:
-            return None
-
-
 def _is_end(graph: Graph, node: Node, found: dict[str, _Levelled]) -> bool:
     """Whether something other than the same levelled chain reads the node's result."""
     if graph.types[node.output].element is not Element.F32:
         return False
     root = found[node.output].root
     readers = graph.consumers[node.output]
-    same_chain = [r for r in readers if r.output in found and found[r.output].root == root]
+    results = [reader.outputs[0] for reader in readers]
+    same_chain = [name for name in results if name in found and found[name].root == root]
     return node.output in graph.outputs or len(same_chain) < len(readers)
 
 
@@ -229,6 +240,8 @@ def _breakpoints(graph: Graph, jump: Node) -> Array:
             return np.array([0, _above(0)], np.float32)
         case ew.Round() | ew.Floor() | ew.Ceil():
             return _integer_breakpoints(graph, jump)
+        case ew.Add() | ew.Sub():
+            return _sum_breakpoints(graph, jump)
     constant = np.unique(next(graph.constants[n] for n in jump.inputs if graph.is_constant(n)))
     swapped = graph.is_constant(jump.inputs[0])
     at = constant.astype(np.float32)
@@ -242,7 +255,7 @@ def _breakpoints(graph: Graph, jump: Node) -> Array:
 
 
 def _integer_breakpoints(graph: Graph, jump: Node) -> Array:
-    bounds = _bounds(graph, jump.inputs[0])
+    bounds = bounds_of(graph, jump.inputs[0])
     assert bounds is not None  # _is_jump asked
     integers = np.arange(np.floor(bounds[0]) - 1, np.ceil(bounds[1]) + 1, dtype=np.float32)
     match jump.op:
@@ -257,6 +270,27 @@ def _integer_breakpoints(graph: Graph, jump: Node) -> Array:
     return found[(found > np.float32(bounds[0])) & (found <= np.float32(bounds[1]))]
 
 
+def _sum_breakpoints(graph: Graph, jump: Node) -> Array:
+    """Return the smallest x at which each value of a rounded sum but the first is reached.
+
+    The sum rises with x, so that bisection over the floats finds it.
+    """
+    known = _rounded_sums(graph, jump)
+    assert known is not None  # _jumps_on asked
+    ends = FLOATS.index(np.array(known[:2], np.float32))
+
+    def sums(index: Array) -> Array:
+        return FLOATS.index(jump.op.evaluate([FLOATS.at(index), known[2]])[0])
+
+    values = np.arange(*sums(ends)) + 1
+    low, high = np.broadcast_to(ends[:1], values.shape), np.broadcast_to(ends[1:], values.shape)
+    while (low < high).any():
+        middle = (low + high) // 2
+        reached = sums(middle) >= values
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    return np.asarray(FLOATS.at(low))
+
+
 def _above(x: Array | float) -> Array:
     with np.errstate(over="ignore"):
         return np.nextafter(np.asarray(x, np.float32), np.float32(np.inf))
@@ -264,7 +298,7 @@ def _above(x: Array | float) -> Array:
 
 def _any_value(graph: Graph, name: str) -> Array:
     """Return a value that the tensor can have, [1]."""
-    bounds = _bounds(graph, name)
+    bounds = bounds_of(graph, name)
     return np.array([bounds[1] if bounds else 0], np.float32)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from bnncc.ir.analysis.direction import UNKNOWN, directions
 from bnncc.ir.expression import Chain, chain_to, root_of
 from bnncc.ir.graph import Graph, Rewrite
-from bnncc.ir.ops.elementwise import Step
+from bnncc.ir.ops.elementwise import DequantizeTwo, Step
 from bnncc.ir.ops.linear import BinaryConv, Conv
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.types import Array, Element, Stage
@@ -46,7 +46,7 @@ def _sunk(graph: Graph) -> Outcome:
     rewrite = Rewrite(graph)
     refusals: list[Refusal] = []
     for node in graph.nodes:
-        if node.op not in (Step(Element.BIPOLAR), Step(Element.TERNARY)):
+        if not isinstance(node.op, Step) or node.op.to is Element.F32:
             continue
         chain = chain_to(graph, node.output)
         if chain is None or not _pools_a_layer(graph, chain.root) or not alone(graph, chain):
@@ -67,7 +67,7 @@ def _pools_a_layer(graph: Graph, name: str) -> bool:
         return False
     root = root_of(graph, pool.inputs[0])
     layer = graph.producers.get(root)
-    is_layer = layer is not None and isinstance(layer.op, Conv | BinaryConv)
+    is_layer = layer is not None and isinstance(layer.op, Conv | BinaryConv | DequantizeTwo)
     return is_layer or _pools_a_layer(graph, root)
 
 

@@ -40,10 +40,10 @@ def _apply(graph: Graph, _: Context) -> Outcome:
             moved[node.output] = _on_images(rewrite, node, images, image)
             images[node.output] = image
     for node in graph.nodes if moved else ():
-        if node.output not in images:
+        if node.outputs[0] not in images:
             continue
         new = [moved[node.output]] if node.output in moved else []
-        stay = [r for r in graph.consumers[node.output] if r.output not in moved]
+        stay = [r for r in graph.consumers[node.output] if r.outputs[0] not in moved]
         if stay or node.output in graph.outputs:
             flat = Reshape(graph.types[node.output].shape)
             new.append(rewrite.node(flat, (images[node.output],), node.output, node.origin))
@@ -71,7 +71,7 @@ def _can_move(rewrite: Rewrite, node: Node, images: Mapping[str, str]) -> bool:
         return False
     if isinstance(node.op, MatMul):
         return graph.is_constant(node.inputs[1])
-    shapes = {graph.types[name].shape for name in (*variables, node.output)}
+    shapes = {graph.types[name].shape for name in (*variables, *node.outputs)}
     ranks = {len(rewrite.type_of(images[name]).shape) for name in variables}
     return isinstance(node.op, Elementwise) and len(shapes) == len(ranks) == 1
 

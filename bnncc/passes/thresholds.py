@@ -242,7 +242,9 @@ def _distance(chain: Chain, domain: Integers | Floats, index: Array, of: Array) 
     """Return the smallest distance to a decision over the channels `of`."""
     value, _ = spread(chain, domain.at(index)[np.newaxis])
     thresholds, _ = _final_step(chain)
-    gaps = np.abs(value[0][:, np.newaxis] - thresholds).min(axis=1, initial=np.inf)
+    with np.errstate(invalid="ignore"):  # a decision that is never met is infinitely far away
+        apart = np.abs(value[0][:, np.newaxis] - thresholds)
+    gaps = np.where(np.isnan(apart), np.inf, apart).min(axis=1, initial=np.inf)
     return float(gaps[of].min(initial=np.inf))
 
 

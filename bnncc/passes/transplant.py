@@ -10,7 +10,17 @@ from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Elementwise, over_channels
 from bnncc.ir.types import Array
 
-__all__ = ["IMAGE", "REORDERED", "UNPOOLED", "alone", "fitted", "source_name", "transplanted"]
+__all__ = [
+    "IMAGE",
+    "INTEGERS",
+    "REORDERED",
+    "UNPOOLED",
+    "alone",
+    "fitted",
+    "same_order",
+    "source_name",
+    "transplanted",
+]
 
 UNPOOLED = ".unpooled"
 """Ends the name of a tensor that holds, before a pool, what the model has behind it."""
@@ -18,8 +28,20 @@ IMAGE = ".image"
 """Ends the name of a tensor that holds, as an image, what the model has flat, in the same order."""
 REORDERED = ".reordered"
 """Ends the name of a tensor that holds, as an image, what the model has flat in another order."""
+INTEGERS = ".integers"
+"""Ends the name of a tensor that holds the integers that stand for the model's levels."""
 
-_MOVED = re.compile(rf"({'|'.join(map(re.escape, (UNPOOLED, IMAGE, REORDERED)))})(\.\d+)?$")
+_MOVED = re.compile(
+    rf"({'|'.join(map(re.escape, (UNPOOLED, IMAGE, REORDERED, INTEGERS)))})(\.\d+)?$"
+)
+_RENAMED = re.compile(rf"({re.escape(IMAGE)}|{re.escape(INTEGERS)})(\.\d+)?$")
+
+
+def same_order(name: str) -> str:
+    """Return the name of the model's tensor that holds the same elements in the same C order."""
+    while _RENAMED.search(name):
+        name = _RENAMED.sub("", name)
+    return name
 
 
 def source_name(name: str) -> str:

@@ -15,22 +15,26 @@ import numpy as np
 import pytest
 
 from bnncc import resources
-from bnncc.backend.program import LinearWork, MoveWork, Program
+from bnncc.backend.amalgamate import amalgamate
+from bnncc.backend.program import LinearWork, MoveWork
 from bnncc.ir import interpret
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.linear import Conv
-from bnncc.ir.ops.pool import AveragePool, MaxPool
-from bnncc.ir.ops.reduce import ReduceMean
-from bnncc.ir.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from bnncc.ir.ops.interpolate import Between, Interpolate
+from bnncc.ir.ops.linear import Conv, WindowSum
+from bnncc.ir.ops.pool import AveragePool, MaxPool, Pooling
+from bnncc.ir.ops.reduce import ReduceMax, ReduceMean, ReduceSum
+from bnncc.ir.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Transpose
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
+from bnncc.passes.canonical_affine import CANONICAL_AFFINE
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.targets import target_named
 from bnncc.verification.build import build_library
 from bnncc.verification.run import CompiledModel
-from tests.backend.toolchain import DIALECTS, WARNINGS, objects, write
+from tests.backend.toolchain import CORTEX_M4, DIALECTS, WARNINGS, objects, write
 from tests.backend.zoo import TARGETS, Emitted, print_c
+from tests.conftest import HOST_COMPILERS
 from tests.ir.sketch import Sketch
 from tests.passes.applying import context, staged
 from tests.passes.convolutions import (
@@ -47,24 +51,28 @@ from tests.passes.convolutions import (
     residual,
 )
 
-BIPOLAR, TERNARY, U8, F32 = Element.BIPOLAR, Element.TERNARY, Element.U8, Element.F32
+BIPOLAR, TERNARY, F32 = Element.BIPOLAR, Element.TERNARY, Element.F32
+U1, U2, U8 = Element.U1, Element.U2, Element.U8
 
-# What is convolved, what taps outside hold, and the share of zeros among the weights.
-OPERANDS = [
-    *((BIPOLAR, 0, 0), (TERNARY, 0, 0), (U8, 0, 0), (F32, 0, 0)),
-    *((BIPOLAR, 1, 0), (TERNARY, -1, 0), (U8, 7, 0)),
-    *((BIPOLAR, 0, 0.2), (TERNARY, 0, 0.2), (U8, 0, 0.2)),
-    *((BIPOLAR, -1, 0.2), (TERNARY, 1, 0.2), (U8, 200, 0.2)),
+ZEROS = ("no", "few", "many", "odd", "bits")
+
+Operand = tuple[Element, int, str]
+"""What is convolved, what taps outside hold, and how many zeros there are among the weights."""
+
+OPERANDS: list[Operand] = [
+    *((BIPOLAR, 0, "no"), (F32, 0, "no"), (U2, 2, "no"), (TERNARY, 0, "few"), (BIPOLAR, -1, "no")),
+    *((TERNARY, 1, "many"), (U8, 7, "no"), (BIPOLAR, 1, "few"), (U8, 0, "many"), (U1, 0, "no")),
+    (TERNARY, -1, "no"),
 ]
 
 
-def _convolved(name: str, place: str, operand: tuple[Element, int, float], ending: str) -> Graph:
+def _convolved(name: str, place: str, operand: Operand, ending: str) -> Graph:
     """Return one binary layer that ends in numbers, in bits, in limits, or in all of it."""
     channels, out, groups = CONVOLUTIONS[name]
     window, sizes = PLACES[place]
     element, pad, zeros = operand
     s = Sketch(element=U8 if element is U8 else F32, shape=(1, channels, *sizes))
-    x = bits_of(s, "x", "s", element, channels) if element in (BIPOLAR, TERNARY) else "x"
+    x = "x" if element in (U8, F32) else bits_of(s, "x", "s", element, channels)
     y = binary(s, x, out, window, "y", groups=groups, pad=pad, zeros=zeros)
     match ending:
         case "numbers":
@@ -85,16 +93,32 @@ def _convolved(name: str, place: str, operand: tuple[Element, int, float], endin
 
 
 def _sweep() -> Iterator[tuple[str, Graph]]:
-    """Yield every window with every grouping, each with other operands and endings."""
-    endings = itertools.cycle(["numbers", "bits", "limits", "both"])
-    operands = itertools.cycle(OPERANDS)
-    for name, place in itertools.product(CONVOLUTIONS, PLACES):
-        for _ in range(3):
-            operand, ending = next(operands), next(endings)
-            what = f"{name}, {place}, {operand[0].value} pad {operand[1]} zeros {operand[2]}"
-            yield f"{what}, {ending}", _convolved(name, place, operand, ending)
-        # One step aside, or every third operand would meet the same windows only.
-        next(endings)
+    """Yield every window with every grouping, and every form that a binary layer has in C."""
+    endings = itertools.cycle(["numbers", "bits", "limits", "both", "limits"])
+    places = itertools.product(CONVOLUTIONS, PLACES)
+    cases = [(*place, operand) for place, operand in zip(places, itertools.cycle(OPERANDS))]
+    elements = {BIPOLAR: (0, 1), TERNARY: (0, 1), U8: (3,), U2: (2,)}
+    for (element, pads), name, zeros in itertools.product(
+        elements.items(), ("plain", "ragged groups"), ZEROS
+    ):
+        cases.append((name, "inside", (element, 0, zeros)))
+        cases += [(name, "padded", (element, pad, zeros)) for pad in pads]
+    for name, place, operand in cases:
+        ending = next(endings)
+        what = f"{name}, {place}, {operand[0].value} pad {operand[1]} zeros {operand[2]}"
+        yield f"{what}, {ending}", _convolved(name, place, operand, ending)
+
+
+def _window_sums() -> Iterator[tuple[str, Graph]]:
+    pads = {BIPOLAR: (0, -1, 1), TERNARY: (0, -1, 1), U8: (0, 7), U2: (0, 3)}
+    for element, groups in itertools.product(pads, (1, 3)):
+        for pad, (place, (window, sizes)) in itertools.product(pads[element], SOME_PLACES.items()):
+            s = Sketch(element=U8 if element is U8 else F32, shape=(1, 33, *sizes))
+            x = "x" if element is U8 else bits_of(s, "x", "s", element, 33)
+            total = s(WindowSum(window, groups, pad, 6 if groups > 1 else 1), x, to="total")
+            real = s(ew.Cast(F32), total, to="real")
+            name = f"sums of {element.value} in {groups} groups, {place} pad {pad}"
+            yield name, s.done(total, s(ew.Mul(), real, 0.5, to="y"))
 
 
 def _real(name: str, place: str) -> Graph:
@@ -106,7 +130,7 @@ def _real(name: str, place: str) -> Graph:
     return s.done("y", bits_of(s, "y", "z", channels=out))
 
 
-def _pooled(op: MaxPool | AveragePool | ReduceMean, sizes: tuple[int, ...], channels: int) -> Graph:
+def _pooled(op: Pooling, sizes: tuple[int, ...], channels: int) -> Graph:
     s = Sketch(shape=(1, channels, *sizes))
     pooled = s(op, "x", to="p")
     y = s(ew.Mul(), pooled, -1.5, to="y")
@@ -115,9 +139,15 @@ def _pooled(op: MaxPool | AveragePool | ReduceMean, sizes: tuple[int, ...], chan
     return s.done("p", y, *bits)
 
 
+SOME_PLACES = {place: PLACES[place] for place in ("padded", "1-D")}
 TALL = Window((Axis(3, 1, 1, 1, 1), Axis(2)))
 WIDE = Window((Axis(2), Axis(3, 2, 1, 1, 1)))
 LINE = Window((Axis(3, 2, 1, 1, 1),))
+UP = Between(
+    (0, 0, 1, 2, 3), (1, 1, 2, 3, 3), ((1, 0), (0.4, 0.6), (0.1, 0.9), (0.3, 0.7), (0.5, 0.5))
+)
+DOWN = Between((0, 2), (1, 3), ((0.25, 0.75), (0.1, 0.9)))
+ONE = Between((2,), (3,), ((0.3, 0.7),))
 CEIL = Window((Axis(2, 2, ceil=True), Axis(3, 2, 1, 1, 0, ceil=True)))
 
 
@@ -129,10 +159,15 @@ def _pools() -> Iterator[tuple[str, Graph]]:
             yield f"{kind} on {sizes}", _pooled(kind, sizes, 8)
     yield "1-D mean", _pooled(ReduceMean((2,), keepdims=True), (7,), 9)
     yield "1-D mean of channels", _pooled(ReduceMean((1,), keepdims=True), (7,), 9)
+    for kind, axes in itertools.product((ReduceMax, ReduceSum), ((2, 3), (1,), (1, 3), (3,))):
+        yield f"{kind.__name__} {axes}", _pooled(kind(axes, keepdims=True), (5, 6), 33)
+    for axes in ((UP,), (UP, DOWN), (DOWN, UP), (DOWN, ONE)):
+        sizes = (4, 5)[: len(axes)]
+        yield f"interpolation of {axes}", _pooled(Interpolate(axes), sizes, 33)
     s = Sketch(element=U8, shape=(1, 5, 5, 6))
     pooled = s(MaxPool(HALVED), "x")
     yield "pool of codes", s.done(s(ew.Cast(F32), pooled, to="y"), pooled)
-    for element, falling in itertools.product((BIPOLAR, TERNARY), (False, True)):
+    for element, falling in itertools.product((BIPOLAR, TERNARY, U2), (False, True)):
         s = Sketch(shape=(1, 70, 5, 6))
         bits = bits_of(s, "x", "s", element, 70)
         direction = [s.const(np.where(np.arange(70) % 3, 1, -1), "d", BIPOLAR)] if falling else []
@@ -141,7 +176,8 @@ def _pools() -> Iterator[tuple[str, Graph]]:
 
 
 def _movements() -> Iterator[tuple[str, Graph]]:
-    for element, value in ((BIPOLAR, -1), (BIPOLAR, 1), (TERNARY, -1), (TERNARY, 0), (TERNARY, 1)):
+    values = {BIPOLAR: (-1, 1), TERNARY: (-1, 0, 1), U2: (0, 1, 3)}
+    for element, value in ((e, v) for e, some in values.items() for v in some):
         yield f"{element.value} bits padded with {value}", moved_bits(element, value)
     s = Sketch(shape=(1, 3, 4, 5))
     a = s(Transpose((0, 3, 1, 2)), "x", to="turned")
@@ -156,9 +192,24 @@ def _movements() -> Iterator[tuple[str, Graph]]:
     s = Sketch(element=U8, shape=(1, 3, 4, 5))
     padded = s(Pad((0, 0, 1, 1), (0, 0, 1, 0), 200), "x", to="padded")
     yield "movements of codes", s.done(padded, binary(s, padded, 5, SAME, "y"))
+    for element in (F32, BIPOLAR, TERNARY):
+        yield f"chosen places of {element.value}", _chosen(element)
     s = Sketch(shape=(1, 3, 4, 5))
     extra = s.const(np.random.default_rng(0).standard_normal((1, 2, 4, 5)), "extra")
     yield "a constant among the operands", s.done(s(Concat(1), "x", extra, to="y"))
+
+
+def _chosen(element: Element) -> Graph:
+    """Return places by rules of every kind, by tables, and repeated ones."""
+    s = Sketch(shape=(1, 35, 4, 5))
+    x = bits_of(s, "x", "s", element, 35) if element is not F32 else "x"
+    rules = ((0,), tuple(range(1, 35, 2)), (0, 0, 1, 1, 2, 2), (0, 1, 2) * 2)
+    a = s(Gather(rules), x, to="ruled")
+    b = s(Gather(((0,), (16, 3, 3, 0), (5, 0, 1), (2,))), a, to="listed")
+    c = s(Expand((1, 4, 3, 7)), b, to="wide")
+    window = Window((Axis(1), Axis(1)))
+    y = [binary(s, name, 3, window, f"{name}y") for name in (a, b, c)]
+    return s.done(*y)
 
 
 def _constants() -> Iterator[tuple[str, Graph]]:
@@ -197,9 +248,11 @@ def _interfaces() -> Iterator[tuple[str, Graph]]:
 @functools.cache
 def graphs() -> dict[str, Graph]:
     """Return every graph of this file, by what it is."""
-    found = [*_sweep(), *_pools(), *_movements(), *_constants(), *_interfaces()]
-    places = itertools.product(CONVOLUTIONS, PLACES)
-    found += [(f"real, {name}, {place}", _real(name, place)) for name, place in places]
+    found = [*_sweep(), *_window_sums(), *_pools(), *_movements(), *_constants(), *_interfaces()]
+    found += [
+        (f"real, {name}, {place}", _real(name, place))
+        for name, place in zip(itertools.cycle(CONVOLUTIONS), [*PLACES, *PLACES], strict=False)
+    ]
     return {f"{what} ({i})": graph for i, (what, graph) in enumerate(found)}
 
 
@@ -208,36 +261,27 @@ def programs(target: str) -> dict[str, Emitted]:
     """Return the graphs in C."""
     done = {}
     for i, (what, graph) in enumerate(graphs().items()):
-        packed = LOWER_KERNELS.apply(graph, context(target)).graph
+        affine = CANONICAL_AFFINE.apply(graph, context(target)).graph
+        packed = LOWER_KERNELS.apply(affine, context(target)).graph
         done[what] = print_c(staged(packed, Stage.PACKED), f"m{i}")
     return done
 
 
-@pytest.fixture(scope="module", params=TARGETS)
-def emitted(request: pytest.FixtureRequest) -> dict[str, Emitted]:
-    return programs(request.param)
+def _pairs(*usual: tuple[str, str]) -> pytest.MarkDecorator:
+    """Return the pairs of a compiler and a target, all but the usual ones slow."""
+    every = itertools.product(HOST_COMPILERS, TARGETS)
+    pairs = [pytest.param(*pair, marks=() if pair in usual else pytest.mark.slow) for pair in every]
+    return pytest.mark.parametrize(("compiler", "target"), pairs)
 
 
-@pytest.fixture
-def built(
-    emitted: dict[str, Emitted], cc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, CompiledModel]:
-    """Return the programs as callables."""
-    monkeypatch.setenv("CFLAGS", "-O1")
-    target = target_named("generic")
-    artifacts = [
-        SimpleNamespace(target=target, program=e.program, header=e.header, source=e.source)
-        for e in emitted.values()
-    ]
-    library = build_library(artifacts, tmp_path, compiler=cc)
-    return {what: CompiledModel(e.program, library) for what, e in emitted.items()}
-
-
+@_pairs(("gcc", "x86-64"), ("clang", "cortex-m4"))
 def test_every_layer_stores_what_the_interpreter_stores(
-    emitted: dict[str, Emitted], built: dict[str, CompiledModel]
+    tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, target: str
 ) -> None:
+    monkeypatch.setenv("CFLAGS", "-O1")
+    built = _built(programs(target), tool(compiler), tmp_path)
     wrong = []
-    for what, e in emitted.items():
+    for what, e in programs(target).items():
         feeds = {n: image(e.graph.types[n].element, e.graph.types[n].shape) for n in e.graph.inputs}
         expected = interpret.run_stored(e.graph, feeds)
         outputs, stored = built[what].traced(*feeds.values())
@@ -245,6 +289,17 @@ def test_every_layer_stores_what_the_interpreter_stores(
         pairs += zip(e.graph.outputs, outputs, strict=True)
         wrong += [f"{what}: {name}" for name, have in pairs if not _same(have, expected[name])]
     assert wrong == []
+
+
+def _built(models: dict[str, Emitted], compiler: str, folder: Path) -> dict[str, CompiledModel]:
+    """Return programs as callables."""
+    target = target_named("generic")
+    artifacts = [
+        SimpleNamespace(target=target, program=e.program, header=e.header, source=e.source)
+        for e in models.values()
+    ]
+    library = build_library(artifacts, folder, compiler=compiler)
+    return {what: CompiledModel(e.program, library) for what, e in models.items()}
 
 
 def _same(have: Array, want: Array) -> bool:
@@ -258,30 +313,34 @@ def _same(have: Array, want: Array) -> bool:
     return bool(equal.all())
 
 
-@pytest.mark.parametrize("dialect", ["c99", "c++17"])
-def test_no_warning(emitted: dict[str, Emitted], cc: str, tmp_path: Path, dialect: str) -> None:
+@_pairs(("gcc", "cortex-m4"), ("clang", "x86-64"))
+def test_no_warning(tool, tmp_path: Path, compiler: str, target: str) -> None:
     # One file for all, since most of each would be the runtime.
-    source = _together(list(emitted.values()), tmp_path)
-    level = "-O2" if dialect == "c99" else "-fsyntax-only"
-    objects(cc, [source], tmp_path, level, *DIALECTS[dialect], *WARNINGS)
+    source = _together(programs(target), tmp_path)
+    objects(tool(compiler), [source], tmp_path, "-O1", *DIALECTS["c99"], *WARNINGS)
 
 
-def test_no_warning_from_a_cross_compiler(
-    emitted: dict[str, Emitted], tool, tmp_path: Path
-) -> None:
-    source = _together(list(emitted.values()), tmp_path)
-    flags = ("-mcpu=cortex-m4", "-mthumb", "-O2", *DIALECTS["c99"], *WARNINGS)
+@_pairs(("clang", "cortex-m4"))
+def test_no_warning_in_cpp(tool, tmp_path: Path, compiler: str, target: str) -> None:
+    source = _together(programs(target), tmp_path)
+    objects(tool(compiler), [source], tmp_path, "-fsyntax-only", *DIALECTS["c++17"], *WARNINGS)
+
+
+@pytest.mark.parametrize(
+    "target", [pytest.param(t, marks=() if t == "cortex-m4" else pytest.mark.slow) for t in TARGETS]
+)
+def test_no_warning_from_a_cross_compiler(tool, tmp_path: Path, target: str) -> None:
+    source = _together(programs(target), tmp_path)
+    flags = ("-Os", *CORTEX_M4, *DIALECTS["c99"], *WARNINGS)
     objects(tool("arm-none-eabi-gcc"), [source], tmp_path, *flags)
 
 
-def _together(models: list[Emitted], folder: Path) -> Path:
+def _together(models: dict[str, Emitted], folder: Path) -> Path:
     """Write all models into one C file, behind one runtime."""
-    from bnncc.backend.amalgamate import amalgamate
-
     root = resources.runtime_dir()
     headers = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.h"))
     texts = [amalgamate(headers)]
-    for e in models:
+    for e in models.values():
         write(e, folder)
         assert e.source.count(e.program.runtime) == 1
         texts.append(e.source.replace(e.program.runtime, ""))
@@ -298,17 +357,24 @@ def _linear(target: str) -> list[LinearWork]:
     return [layer.work for layer in layers if isinstance(layer.work, LinearWork)]
 
 
+PARTS = {(1,): "no", (1, 1): "many", (1, 2, 4): "odd", (1, 2, 3): "bits"}
+
+
 def test_every_form_of_a_linear_layer_is_there() -> None:
     forms = {
-        (w.planes, bool(w.base), bool(w.fill), bool(w.zeros), w.groups > 1)
+        (
+            (w.planes, w.plane_shift),
+            "skip" if w.base else "fill" if w.fill else "inside",
+            "few" if w.zeros else PARTS[w.parts],
+            w.groups > 1,
+        )
         for w in _linear("x86-64")
         if w.sum_type != "float"
     }
-    for planes, grouped, zeros in itertools.product((1, 2, 8), (False, True), (False, True)):
-        assert (planes, False, True, zeros, grouped) in forms  # filled
-        assert (planes, False, False, zeros, grouped) in forms  # nothing outside
-        if planes < 8:
-            assert (planes, True, False, zeros, grouped) in forms  # skipped
+    planes = [(1, 0), (2, 0), (2, 1), (8, 1)]
+    for plane, grouped, zeros in itertools.product(planes, (False, True), ZEROS):
+        outside = ("inside", "fill") if plane[1] else ("inside", "fill", "skip")
+        assert {(plane, border, zeros, grouped) for border in outside} <= forms
 
 
 def test_every_form_of_a_movement_is_there() -> None:
@@ -317,16 +383,3 @@ def test_every_form_of_a_movement_is_there() -> None:
     kinds = {(p.read.kind, w.write.kind, w.write.planes) for w in moves for p in w.parts}
     assert {("numbers", "numbers", 0), ("bits", "numbers", 0), ("bits", "bits", 1)} <= kinds
     assert {("bits", "bits", 2), ("bits", "bits", 8)} <= kinds
-
-
-def test_every_template_but_calls_is_there() -> None:
-    folder = resources.templates_dir() / "layers"
-    names = {path.name for path in folder.iterdir()} - {"common.c.j2", "call.c.j2"}
-    used: set[str] = set()
-    for program in _programs():
-        used |= {layer.template for layer in program.layers}
-    assert used == names
-
-
-def _programs() -> list[Program]:
-    return [e.program for target in TARGETS for e in programs(target).values()]

@@ -9,6 +9,9 @@ import pytest
 
 from bnncc import resources
 from bnncc.backend.expressions import is_emittable
+from bnncc.backend.memory import is_alias, plan_memory
+from bnncc.backend.program import Layer, LinearWork
+from bnncc.ir.graph import Node
 from bnncc.ir.ops import elementwise as ew
 from bnncc.targets import load_kernels
 from tests.backend import zoo
@@ -45,7 +48,7 @@ def without_comments(text: str) -> str:
 # --- The zoo is worth its name --------------------------------------------------------------------
 
 
-def _layers() -> list:
+def _layers() -> list[Layer]:
     programs = [emitted(model, target).program for model in MODELS for target in TARGETS]
     return [layer for program in programs for layer in program.layers]
 
@@ -56,18 +59,34 @@ def test_the_zoo_has_every_template() -> None:
     assert {layer.template for layer in _layers()} == templates
 
 
+def _linear() -> list[tuple[Layer, LinearWork]]:
+    return [(layer, layer.work) for layer in _layers() if isinstance(layer.work, LinearWork)]
+
+
 def test_the_zoo_has_every_kernel() -> None:
-    assert {kernel.symbol for kernel in load_kernels()} <= {layer.kernel for layer in _layers()}
+    used = {work.kernel for _, work in _linear()}
+    assert {kernel.symbol for kernel in load_kernels()} == used
 
 
-def test_the_zoo_has_every_form_of_xnor_dense() -> None:
-    xnor = [layer for layer in _layers() if layer.template == "xnor_dense.c.j2"]
-    kinds = {(layer.planes, bool(layer.base), bool(layer.finish.decisions)) for layer in xnor}
+def test_the_zoo_has_every_form_of_a_binary_layer() -> None:
+    xnor = [(layer, work) for layer, work in _linear() if "xnor" in work.kernel]
+    kinds = {(work.planes, work.value == "(int32_t)m[n]", _decides(layer)) for layer, work in xnor}
     for planes in (1, 2, 8):
-        assert (planes, False, True) in kinds  # direct
-        assert (planes, True, False) in kinds  # with a base
-    assert any(" ^ " in decision for layer in xnor for decision in layer.finish.decisions)
-    assert any(len(layer.finish.decisions) == 2 for layer in xnor)
+        assert (planes, True, True) in kinds  # direct
+        assert (planes, False, False) in kinds  # with a base
+    works = [work for _, work in xnor]
+    for what in ("base", "fill", "zeros"):
+        assert {bool(getattr(work, what)) for work in works} == {False, True}, what
+    assert {len(work.parts) for work in works} == {1, 2}
+    assert {work.groups > 1 for work in works} == {False, True}
+    decisions = [store.decisions for layer, _ in xnor for store in layer.finish.stores]
+    assert any(" ^ " in decision for some in decisions for decision in some)
+    assert any(len(some) == 2 for some in decisions)
+    assert any(len(layer.outputs) == 2 for layer, _ in xnor)
+
+
+def _decides(layer: Layer) -> bool:
+    return any(store.decisions for store in layer.finish.stores)
 
 
 def test_the_zoo_has_every_operation_that_c_has_a_form_for() -> None:
@@ -82,9 +101,11 @@ def test_the_zoo_has_every_operation_that_c_has_a_form_for() -> None:
         ew.LeakyRelu: ew.LeakyRelu(0.1),
         ew.Clip: ew.Clip(0, 1),
         ew.HardSigmoid: ew.HardSigmoid(0.2, 0.5),
+        ew.Power: ew.Power(1),
         ew.BatchNormalization: ew.BatchNormalization(1e-5),
     }
-    kinds = [getattr(ew, name) for name in ew.__all__ if name != "Elementwise"]
+    public = [getattr(ew, name) for name in ew.__all__]
+    kinds = [kind for kind in public if isinstance(kind, type) and kind is not ew.Elementwise]
     ops = [samples[kind] if kind in samples else kind() for kind in kinds]
     # A Sign has become a Step by then; test_expressions.py has it.
     assert {type(op) for op in ops if is_emittable(op)} - {ew.Sign} <= used
@@ -122,14 +143,14 @@ def test_each_layer_is_introduced(model: str, target: str) -> None:
         head = e.source[: e.source.index(f"static void {layer.function}(")]
         introduction = head[head.rindex("\n\n") :]
         assert all(origin in introduction for origin in node.origin)
-        assert str(e.graph.types[node.output]) in introduction
-        if layer.kernel in map(str, load_kernels()):
-            assert layer.kernel in introduction
+        assert all(str(e.graph.types[name]) in introduction for name in node.outputs)
+        if isinstance(layer.work, LinearWork):
+            assert layer.work.kernel in introduction
 
 
-def _printed_nodes(e: Emitted) -> list:
-    reshapes = [n for n in e.graph.nodes if type(n.op).__name__ == "Reshape"]
-    return [n for n in e.graph.nodes if n not in reshapes or n.output in e.graph.outputs]
+def _printed_nodes(e: Emitted) -> list[Node]:
+    aliases = plan_memory(e.graph).aliases
+    return [n for n in e.graph.nodes if not (is_alias(e.graph, n) and n.output in aliases)]
 
 
 @EACH_MODEL

@@ -101,6 +101,19 @@ CASES: dict[str, tuple[tuple[Term, ...], Sequence[Array]]] = {
     "ceil": _one(ew.Ceil()),
     "round of scaled": ((Term(ew.Mul(), (X, _p(0))), Term(ew.Round(), (_t(0),))), (_scalar(0.5),)),
     "tanh": _one(ew.Tanh()),
+    "erf": _one(ew.Erf()),
+    "exp": _one(ew.Exp()),
+    "log": _one(ew.Log()),
+    "sqrt": _one(ew.Sqrt()),
+    **{f"power {halves}": _one(ew.Power(halves)) for halves in (1, 3, 8, -1, -2, -5)},
+    "max with a row": _one(ew.Max(), _row(14)),
+    "row and max": _one(ew.Max(), _row(15), first=False),
+    "min with a row": _one(ew.Min(), _row(14)),
+    "row and min": _one(ew.Min(), _row(15), first=False),
+    "larger of two terms": (
+        (Term(ew.Abs(), (X,)), Term(ew.Neg(), (X,)), Term(ew.Max(), (_t(0), _t(1)))),
+        (),
+    ),
     "sigmoid": _one(ew.Sigmoid()),
     "sigmoid then mul": ((Term(ew.Sigmoid(), (X,)), Term(ew.Mul(), (X, _t(0)))), ()),
     "greater": _truth(ew.Greater(), _row(6)),
@@ -111,6 +124,7 @@ CASES: dict[str, tuple[tuple[Term, ...], Sequence[Array]]] = {
     "and": _logic(ew.And()),
     "or": _logic(ew.Or()),
     "not": _logic(ew.Not()),
+    "xor": _logic(ew.Xor()),
     "where": (
         (Term(ew.Greater(), (X, _p(0))), Term(ew.Where(), (_t(0), _p(1), X))),
         (_scalar(0), _row(10)),
@@ -131,6 +145,10 @@ _INTEGER_CASES: dict[str, tuple[tuple[Term, ...], Sequence[Array]]] = {
         ew.Dequantize(),
         *np.random.default_rng(13).standard_normal((2, CHANNELS)),
         np.zeros(CHANNELS),
+    ),
+    "dequantize two": (
+        (Term(ew.DequantizeTwo(), (X, X, *(_p(i) for i in range(4)))),),
+        (*np.random.default_rng(14).standard_normal((3, CHANNELS)), np.zeros(CHANNELS)),
     ),
     "dequantize, scalars": _one(
         ew.Dequantize(), np.full(CHANNELS, 0.1), np.full(CHANNELS, -7.3), np.zeros(CHANNELS)
@@ -217,6 +235,7 @@ _ATTRIBUTES = {
     ew.LeakyRelu: (0.1,),
     ew.Clip: (0, 1),
     ew.HardSigmoid: (0.2, 0.5),
+    ew.Power: (3,),
     ew.BatchNormalization: (1e-5,),
 }
 _KINDS = [getattr(ew, name) for name in ew.__all__ if name not in ("Elementwise", "over_channels")]

@@ -1,4 +1,4 @@
-"""What bnncc prints for three tiny models on two targets, for people to read in a diff.
+"""What bnncc prints for a few tiny models on two targets, for people to read in a diff.
 
 `pytest tests/backend --update-golden` writes the files anew; the commit that changes them says why.
 """
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.types import Element
+from bnncc.ir.window import Axis, Window
 from tests.backend.zoo import TARGETS, Model, Net, emit
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -42,7 +44,17 @@ def _reals() -> Model:
     return Model(net.build(net.dense(x, 2, np.float32([[1, 0.5, 3], [0.25, -2, 0.1]]))))
 
 
-MODELS = {"bits": _bits, "bytes": _bytes, "reals": _reals}
+def _image() -> Model:
+    """A convolution of signs with a real shortcut, bits pooled for the next one, an image out."""
+    net = Net(4)
+    x = net.input("x", 2, 4, 3)
+    corner = Axis(2, before=1)
+    y = net.op(ew.Add(), net.conv(net.at_least(x, 0.5), 2, Window((corner, corner))), x)
+    pooled = net.op(MaxPool(Window((Axis(2, 2), Axis(3)))), net.at_least(y, 0))
+    return Model(net.build(y, net.conv(pooled, 3, Window((Axis(2), Axis(1))))))
+
+
+MODELS = {"bits": _bits, "bytes": _bytes, "reals": _reals, "image": _image}
 
 
 def _files(model: str, target: str) -> dict[str, str]:

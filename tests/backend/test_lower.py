@@ -13,9 +13,9 @@ from bnncc.ir import interpret
 from bnncc.ir.expression import Expression, Operand, Source, Term
 from bnncc.ir.graph import Graph, GraphBuilder
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.ops.kernels import Epilogue, Map
+from bnncc.ir.ops.kernels import Epilogue, Map, Move, Store
 from bnncc.ir.ops.shape import Reshape
-from bnncc.ir.types import Element, Stage, TensorType
+from bnncc.ir.types import DENSE, Element, Stage, TensorType
 from tests.backend import zoo
 from tests.backend.toolchain import (
     DIALECTS,
@@ -28,6 +28,7 @@ from tests.backend.toolchain import (
 
 F32 = Element.F32
 X = Operand(Source.VARIABLE, 0)
+RESULT = Store(Operand(Source.TERM, 0), F32)
 
 
 def _map(*ops: ew.Elementwise) -> Graph:
@@ -36,10 +37,10 @@ def _map(*ops: ew.Elementwise) -> Graph:
     x = builder.input("x", TensorType((1, 3), F32))
     outputs = [
         builder.node(
-            Map(Epilogue(Expression((Term(op, (X,)),)), 0, op.result_element)),
+            Map(Epilogue(Expression((Term(op, (X,)),)), 0, 0, (RESULT,))),
             [x],
             f"y{i}",
-            [f"{op.name} of mine"],
+            [f"{op} of mine"],
         )
         for i, op in enumerate(ops)
     ]
@@ -47,13 +48,13 @@ def _map(*ops: ew.Elementwise) -> Graph:
 
 
 def test_all_operations_without_a_form_are_reported_at_once() -> None:
+    long, double = ew.Cast(Element.I64), ew.Cast(Element.F64)
     with pytest.raises(UnsupportedModelError) as caught:
-        lower(_map(ew.Tanh(), ew.Relu(), ew.Round(), ew.Floor()), "model", ())
+        lower(_map(long, ew.Relu(), double), "model", ())
     assert caught.value.code == "BNN030"
     assert [(d.what, d.where) for d in caught.value.diagnostics] == [
-        ("Tanh has no form in C yet", "Tanh of mine"),
-        ("Round has no form in C yet", "Round of mine"),
-        ("Floor has no form in C yet", "Floor of mine"),
+        ("Cast has no form in C yet", "Cast(i64) of mine"),
+        ("Cast has no form in C yet", "Cast(f64) of mine"),
     ]
 
 
@@ -66,9 +67,11 @@ def test_an_output_of_truth_values_is_refused_with_a_code() -> None:
 
 def test_a_reshaped_input_that_is_an_output_is_copied(any_cc: str, tmp_path: Path) -> None:
     builder = GraphBuilder("reshaped", Stage.PACKED)
-    x = builder.input("x", TensorType((1, 2, 3), F32))
-    first = builder.node(Reshape((1, 6)), [x], "first")
-    e = zoo.print_c(builder.build([first, builder.node(Reshape((1, 3, 2)), [first], "y")]), "two")
+    kind = TensorType((1, 2, 3), F32)
+    x = builder.input("x", kind)
+    first = builder.node(Move(Reshape((1, 6)), (kind,), DENSE), [x], "first")
+    again = Move(Reshape((1, 3, 2)), (builder.types[first],), DENSE)
+    e = zoo.print_c(builder.build([first, builder.node(again, [first], "y")]), "two")
     feeds = {"x": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}
     assert_same_bits(callable_model(any_cc, e, tmp_path)(feeds), interpret.run(e.graph, feeds))
 
@@ -80,7 +83,8 @@ def test_a_step_without_thresholds_is_its_one_level(any_cc: str, tmp_path: Path)
     thresholds = builder.constant("t", np.zeros((1, 0), np.float32), F32)
     levels = builder.constant("v", np.float32([[2.5]]), F32)
     step = Term(ew.Step(F32), (X, *(Operand(Source.PARAMETER, i) for i in range(2))))
-    y = builder.node(Map(Epilogue(Expression((step,)), 2, F32)), [x, thresholds, levels], "y")
+    epilogue = Epilogue(Expression((step,)), 0, 2, (RESULT,))
+    y = builder.node(Map(epilogue), [x, thresholds, levels], "y")
     e = zoo.print_c(builder.build([y]), "constant")
     feeds = {"x": np.float32([[1, 2, 3]])}
     assert_same_bits(callable_model(any_cc, e, tmp_path)(feeds), interpret.run(e.graph, feeds))

@@ -175,8 +175,11 @@ class _Machine:
 
 def _may_lie_on_top(node: Node, i: int, result: TensorType, operand: TensorType) -> bool:
     """Whether operand i is read at the very place where a number of the same type is written."""
-    own = 0 if isinstance(node.op, Map) else 1
-    if not isinstance(node.op, Fused) or not own <= i < 1 + node.op.epilogue.variables:
+    if not isinstance(node.op, Fused):
+        return False
+    own = node.op.own_operands
+    first = 0 if isinstance(node.op, Map) else own
+    if not first <= i < own + node.op.epilogue.variables:
         return False
     return replace(result, interval=None) == replace(operand, interval=None) and (
         result.layout in {DENSE, CHANNELS_LAST}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bnncc import resources
+from bnncc.backend.amalgamate import amalgamate
 from bnncc.ir.types import Array
 from tests.backend.zoo import Emitted
 
@@ -45,6 +47,20 @@ def write(emitted: Emitted, folder: Path) -> Path:
     source = folder / f"{emitted.name}.c"
     source.write_text(emitted.source, encoding="utf-8")
     return source
+
+
+def together(models: Iterable[Emitted], folder: Path) -> Path:
+    """Write all models into one C file, behind one runtime, and return its path."""
+    root = resources.runtime_dir()
+    headers = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.h"))
+    texts = [amalgamate(headers)]
+    for e in models:
+        write(e, folder)
+        assert e.source.count(e.program.runtime) == 1
+        texts.append(e.source.replace(e.program.runtime, ""))
+    path = folder / "together.c"
+    path.write_text("\n".join(texts), encoding="utf-8")
+    return path
 
 
 def objects(compiler: str, sources: Iterable[Path], folder: Path, *flags: str) -> list[Path]:

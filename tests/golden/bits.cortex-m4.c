@@ -13,22 +13,22 @@
 /* n1, n2
  * f32[1x9] -> bipolar[1x9] packed32x1
  * elementwise */
-static void bits_layer0(const float *x /* [1][9] */,
-    uint32_t *y /* [1][1][1] */) {
-  uint32_t word0 = 0;
+static void bits_layer0(const float *BNN_RESTRICT x /* [1][9] */,
+    uint32_t *BNN_RESTRICT y /* [1][1][1] */) {
+  uint32_t y_word = 0;
   for (size_t c = 0; c < 9u; ++c) {
     const float v = x[c];
-    word0 |= (uint32_t)((v >= 0.5f)) << (c % 32u);
+    y_word |= (uint32_t)(v >= 0.5f) << (c % 32u);
     if (c % 32u == 31u || c == 8u) {
-      y[0u + c / 32u] = word0;
-      word0 = 0;
+      y[c / 32u] = y_word;
+      y_word = 0;
     }
   }
 }
 
 /* n3, n4, n5, n6
  * bipolar[1x9] packed32x1 -> bipolar[1x5] packed32x1
- * kernel bnn_xnor_dense_1x4_w32__scalar, K = 9, 45 binary MACs */
+ * kernel bnn_xnor_1x4_w32__scalar, K = 9, 45 binary MACs */
 static const uint32_t bits_layer1_weights[8] = { /* [2][1][4], binary weights */
   0x000000ceu, 0x0000006du, 0x00000183u, 0x00000021u, 0x000001dau, 0x00000000u, 0x00000000u,
   0x00000000u
@@ -38,30 +38,30 @@ static const int16_t bits_layer1_limits[5] = { /* [1][5][1], thresholds */
 };
 static void bits_layer1(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
     uint32_t *BNN_RESTRICT y /* [1][1][1] */) {
-  uint32_t word0 = 0;
+  uint32_t y_word = 0;
   for (size_t block = 0; block < 2u; ++block) {
-    uint32_t m[4];
-    bnn_xnor_dense_1x4_w32__scalar(1u, x, &bits_layer1_weights[block * 4u], m);
-    uint32_t bits0 = 0;
+    uint32_t m[4] = {0};
+    bnn_xnor_1x4_w32__scalar(1u, x, &bits_layer1_weights[block * 4u], m);
+    uint32_t y_bits = 0;
     for (size_t n = 0; n < 4u; ++n) {
       const size_t c = block * 4u + n;
       if (c >= 5u) {
         break;
       }
       const int32_t v = (int32_t)m[n];
-      bits0 |= (uint32_t)((v <= bits_layer1_limits[c])) << n;
+      y_bits |= (uint32_t)(v <= bits_layer1_limits[c]) << n;
     }
-    word0 |= bits0 << (4u * (block % 8u));
+    y_word |= y_bits << (4u * (block % 8u));
     if (block % 8u == 7u || block == 1u) {
-      y[0u + block / 8u] = word0;
-      word0 = 0;
+      y[block / 8u] = y_word;
+      y_word = 0;
     }
   }
 }
 
 /* n7, n8
  * bipolar[1x5] packed32x1 -> f32[1x3]
- * kernel bnn_xnor_dense_1x4_w32__scalar, K = 5, 15 binary MACs */
+ * kernel bnn_xnor_1x4_w32__scalar, K = 5, 15 binary MACs */
 static const uint32_t bits_layer2_weights[4] = { /* [1][1][4], binary weights */
   0x00000016u, 0x00000017u, 0x00000001u, 0x00000000u
 };
@@ -74,8 +74,8 @@ static const float bits_layer2_p1[3] = { /* [3], parameters */
 static void bits_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
     float *BNN_RESTRICT y /* [1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
-    uint32_t m[4];
-    bnn_xnor_dense_1x4_w32__scalar(1u, x, &bits_layer2_weights[block * 4u], m);
+    uint32_t m[4] = {0};
+    bnn_xnor_1x4_w32__scalar(1u, x, &bits_layer2_weights[block * 4u], m);
     for (size_t n = 0; n < 4u; ++n) {
       const size_t c = block * 4u + n;
       if (c >= 3u) {

@@ -26,7 +26,7 @@ extern "C" {
  * flash and of stack, and multiply-accumulates a call. */
 #define BITS_ARENA_BYTES 16
 #define BITS_FLASH_BYTES 82
-#define BITS_STACK_BYTES 1024
+#define BITS_STACK_BYTES 2048
 #define BITS_BINARY_MACS 60
 #define BITS_REAL_MACS 0
 

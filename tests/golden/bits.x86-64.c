@@ -13,22 +13,22 @@
 /* n1, n2
  * f32[1x9] -> bipolar[1x9] packed64x1
  * elementwise */
-static void bits_layer0(const float *x /* [1][9] */,
-    uint64_t *y /* [1][1][1] */) {
-  uint64_t word0 = 0;
+static void bits_layer0(const float *BNN_RESTRICT x /* [1][9] */,
+    uint64_t *BNN_RESTRICT y /* [1][1][1] */) {
+  uint64_t y_word = 0;
   for (size_t c = 0; c < 9u; ++c) {
     const float v = x[c];
-    word0 |= (uint64_t)((v >= 0.5f)) << (c % 64u);
+    y_word |= (uint64_t)(v >= 0.5f) << (c % 64u);
     if (c % 64u == 63u || c == 8u) {
-      y[0u + c / 64u] = word0;
-      word0 = 0;
+      y[c / 64u] = y_word;
+      y_word = 0;
     }
   }
 }
 
 /* n3, n4, n5, n6
  * bipolar[1x9] packed64x1 -> bipolar[1x5] packed64x1
- * kernel bnn_xnor_dense_1x8_w64__scalar, K = 9, 45 binary MACs */
+ * kernel bnn_xnor_1x8_w64__scalar, K = 9, 45 binary MACs */
 static const uint64_t bits_layer1_weights[8] = { /* [1][1][8], binary weights */
   0x00000000000000ceu, 0x000000000000006du, 0x0000000000000183u, 0x0000000000000021u,
   0x00000000000001dau, 0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u
@@ -38,30 +38,30 @@ static const int16_t bits_layer1_limits[5] = { /* [1][5][1], thresholds */
 };
 static void bits_layer1(const uint64_t *BNN_RESTRICT x /* [1][1][1] */,
     uint64_t *BNN_RESTRICT y /* [1][1][1] */) {
-  uint64_t word0 = 0;
+  uint64_t y_word = 0;
   for (size_t block = 0; block < 1u; ++block) {
-    uint32_t m[8];
-    bnn_xnor_dense_1x8_w64__scalar(1u, x, &bits_layer1_weights[block * 8u], m);
-    uint64_t bits0 = 0;
+    uint32_t m[8] = {0};
+    bnn_xnor_1x8_w64__scalar(1u, x, &bits_layer1_weights[block * 8u], m);
+    uint64_t y_bits = 0;
     for (size_t n = 0; n < 8u; ++n) {
       const size_t c = block * 8u + n;
       if (c >= 5u) {
         break;
       }
       const int32_t v = (int32_t)m[n];
-      bits0 |= (uint64_t)((v <= bits_layer1_limits[c])) << n;
+      y_bits |= (uint64_t)(v <= bits_layer1_limits[c]) << n;
     }
-    word0 |= bits0 << (8u * (block % 8u));
+    y_word |= y_bits << (8u * (block % 8u));
     if (block % 8u == 7u || block == 0u) {
-      y[0u + block / 8u] = word0;
-      word0 = 0;
+      y[block / 8u] = y_word;
+      y_word = 0;
     }
   }
 }
 
 /* n7, n8
  * bipolar[1x5] packed64x1 -> f32[1x3]
- * kernel bnn_xnor_dense_1x8_w64__scalar, K = 5, 15 binary MACs */
+ * kernel bnn_xnor_1x8_w64__scalar, K = 5, 15 binary MACs */
 static const uint64_t bits_layer2_weights[8] = { /* [1][1][8], binary weights */
   0x0000000000000016u, 0x0000000000000017u, 0x0000000000000001u, 0x0000000000000000u,
   0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u
@@ -75,8 +75,8 @@ static const float bits_layer2_p1[3] = { /* [3], parameters */
 static void bits_layer2(const uint64_t *BNN_RESTRICT x /* [1][1][1] */,
     float *BNN_RESTRICT y /* [1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
-    uint32_t m[8];
-    bnn_xnor_dense_1x8_w64__scalar(1u, x, &bits_layer2_weights[block * 8u], m);
+    uint32_t m[8] = {0};
+    bnn_xnor_1x8_w64__scalar(1u, x, &bits_layer2_weights[block * 8u], m);
     for (size_t n = 0; n < 8u; ++n) {
       const size_t c = block * 8u + n;
       if (c >= 3u) {

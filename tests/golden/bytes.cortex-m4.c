@@ -20,7 +20,7 @@ static void bytes_layer0(const uint8_t *BNN_RESTRICT x /* [1][6] */,
 
 /* n2, n1, n3
  * u8[1x6] packed32x8 -> f32[1x2]
- * kernel bnn_xnor_dense_1x4_w32__scalar, K = 6, 12 binary MACs */
+ * kernel bnn_xnor_1x4_w32__scalar, K = 6, 12 binary MACs */
 static const uint32_t bytes_layer1_weights[4] = { /* [1][1][4], binary weights */
   0x00000021u, 0x00000038u, 0x00000000u, 0x00000000u
 };
@@ -33,13 +33,13 @@ static const float bytes_layer1_p0[2] = { /* [2], parameters */
 static void bytes_layer1(const uint32_t *BNN_RESTRICT x /* [1][8][1] */,
     float *BNN_RESTRICT y /* [1][2] */) {
   for (size_t block = 0; block < 1u; ++block) {
-    uint32_t m[4];
-    uint32_t plane[4];
-    bnn_xnor_dense_1x4_w32__scalar(1u, x, &bytes_layer1_weights[block * 4u], m);
-    for (size_t p = 1; p < 8u; ++p) {
-      bnn_xnor_dense_1x4_w32__scalar(1u, &x[p * 1u], &bytes_layer1_weights[block * 4u], plane);
+    uint32_t m[4] = {0};
+    bnn_xnor_1x4_w32__scalar(1u, x, &bytes_layer1_weights[block * 4u], m);
+    for (size_t plane = 1; plane < 8u; ++plane) {
+      uint32_t more[4] = {0};
+      bnn_xnor_1x4_w32__scalar(1u, &x[plane], &bytes_layer1_weights[block * 4u], more);
       for (size_t n = 0; n < 4u; ++n) {
-        m[n] += plane[n] << p;
+        m[n] += more[n] << plane;
       }
     }
     for (size_t n = 0; n < 4u; ++n) {

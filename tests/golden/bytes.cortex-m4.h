@@ -26,7 +26,7 @@ extern "C" {
  * flash and of stack, and multiply-accumulates a call. */
 #define BYTES_ARENA_BYTES 32
 #define BYTES_FLASH_BYTES 32
-#define BYTES_STACK_BYTES 1024
+#define BYTES_STACK_BYTES 2048
 #define BYTES_BINARY_MACS 12
 #define BYTES_REAL_MACS 0
 

@@ -22,14 +22,14 @@ static const float reals_layer0_p0[3] = { /* [3], parameters */
 static void reals_layer0(const float *BNN_RESTRICT x /* [1][4] */,
     float *BNN_RESTRICT y /* [1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
-    float sums[8];
-    bnn_sign_sum_1x8__scalar(4u, x, &reals_layer0_weights[block * 4u], sums);
+    float m[8] = {0};
+    bnn_sign_sum_1x8__scalar(4u, x, &reals_layer0_weights[block * 4u], m);
     for (size_t n = 0; n < 8u; ++n) {
       const size_t c = block * 8u + n;
       if (c >= 3u) {
         break;
       }
-      const float v = sums[n];
+      const float v = m[n];
       const float t0 = v < 0.0f ? bnn_mul(reals_layer0_p0[c], v) : v;
       y[c] = t0;
     }
@@ -38,7 +38,7 @@ static void reals_layer0(const float *BNN_RESTRICT x /* [1][4] */,
 
 /* n3
  * f32[1x3] -> f32[1x2]
- * kernel bnn_real_dense_1x8__scalar, K = 3, 6 real MACs */
+ * kernel bnn_real_sum_1x8__scalar, K = 3, 6 real MACs */
 static const float reals_layer1_weights[24] = { /* [1][3][8], real weights */
   1.0f, 0.25f, 0.0f, 0.0f, 0.0f, 0.0f,
   0.0f, 0.0f, 0.5f, -2.0f, 0.0f, 0.0f,
@@ -48,14 +48,14 @@ static const float reals_layer1_weights[24] = { /* [1][3][8], real weights */
 static void reals_layer1(const float *BNN_RESTRICT x /* [1][3] */,
     float *BNN_RESTRICT y /* [1][2] */) {
   for (size_t block = 0; block < 1u; ++block) {
-    float sums[8];
-    bnn_real_dense_1x8__scalar(3u, x, &reals_layer1_weights[block * 24u], sums);
+    float m[8] = {0};
+    bnn_real_sum_1x8__scalar(3u, x, &reals_layer1_weights[block * 24u], m);
     for (size_t n = 0; n < 8u; ++n) {
       const size_t c = block * 8u + n;
       if (c >= 2u) {
         break;
       }
-      const float v = sums[n];
+      const float v = m[n];
       y[c] = v;
     }
   }

@@ -26,7 +26,7 @@ extern "C" {
  * flash and of stack, and multiply-accumulates a call. */
 #define REALS_ARENA_BYTES 16
 #define REALS_FLASH_BYTES 112
-#define REALS_STACK_BYTES 1024
+#define REALS_STACK_BYTES 2048
 #define REALS_BINARY_MACS 12
 #define REALS_REAL_MACS 6
 

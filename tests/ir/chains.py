@@ -21,7 +21,9 @@ _POSITIVE = st.sampled_from([1.0, 0.5, 2.25, 1e-3, 6e-8])
 
 _UNARY = [ew.Neg(), ew.Abs(), ew.Relu(), ew.Clip(-1, 1), ew.Clip(0, 2), ew.Tanh(), ew.Sign()]
 _UNARY += [ew.Round(), ew.Floor(), ew.Ceil(), ew.LeakyRelu(0.25), ew.LeakyRelu(-0.5), ew.Identity()]
-_UNARY += [ew.HardSigmoid(0.25, 0.5), ew.HardSigmoid(-0.25, 0.5), ew.Sigmoid()]
+_UNARY += [ew.HardSigmoid(0.25, 0.5), ew.HardSigmoid(-0.25, 0.5), ew.Sigmoid(), ew.Erf()]
+# Infinite, or no numbers, for some operands.
+_PARTIAL = [ew.Exp(), ew.Sqrt(), ew.Log(), ew.Power(3), ew.Power(-2)]
 _COMPARISONS = [ew.Greater(), ew.GreaterOrEqual(), ew.Less(), ew.LessOrEqual(), ew.Equal()]
 
 Append = Callable[[st.DrawFn, Sketch, str, str], str]
@@ -49,6 +51,10 @@ def _unary(draw: st.DrawFn, sketch: Sketch, a: str, b: str) -> str:
     return sketch(draw(st.sampled_from(_UNARY)), a)
 
 
+def _partial(draw: st.DrawFn, sketch: Sketch, a: str, b: str) -> str:
+    return sketch(draw(st.sampled_from(_PARTIAL)), a)
+
+
 def _prelu(draw: st.DrawFn, sketch: Sketch, a: str, b: str) -> str:
     return sketch(ew.PRelu(), a, draw(_PARAMETERS))
 
@@ -68,13 +74,15 @@ def _compared(draw: st.DrawFn, sketch: Sketch, a: str, b: str) -> str:
 def _truth(draw: st.DrawFn, sketch: Sketch, a: str, b: str) -> str:
     """A truth value of one or two comparisons."""
     truth = _compared(draw, sketch, a, b)
-    match draw(st.integers(0, 3)):
+    match draw(st.integers(0, 4)):
         case 0:
             return sketch(ew.Not(), truth)
         case 1:
             return sketch(ew.And(), truth, _compared(draw, sketch, a, b))
         case 2:
             return sketch(ew.Or(), truth, _compared(draw, sketch, a, b))
+        case 3:
+            return sketch(ew.Xor(), truth, _compared(draw, sketch, a, b))
     return truth
 
 
@@ -100,11 +108,13 @@ def _step(draw: st.DrawFn, sketch: Sketch, a: str, b: str) -> str:
     return sketch(ew.Step(Element.F32), a, thresholds, values)
 
 
-_WITH_CONSTANT = [_with_constant(op) for op in (ew.Add(), ew.Sub(), ew.Mul())]
-_TOGETHER = [_together(op) for op in (ew.Add(), ew.Sub(), ew.Mul())]
+_OF_TWO = (ew.Add(), ew.Sub(), ew.Mul(), ew.Max(), ew.Min())
+_WITH_CONSTANT = [_with_constant(op) for op in _OF_TWO]
+_TOGETHER = [_together(op) for op in _OF_TWO]
 ALL: list[Append] = [*_WITH_CONSTANT, *_TOGETHER, _divided, _unary, _unary, _prelu, _batch_norm]
 ALL += [_where, _cast, _step]
 FLOAT: list[Append] = [kind for kind in ALL if kind is not _step]
+PARTIAL: list[Append] = [*ALL, _partial, _partial]
 SMOOTH: list[Append] = [*_WITH_CONSTANT, _divided, _prelu, _batch_norm]
 
 

@@ -43,6 +43,10 @@ def normalised(x: float, s: Sequence[float], epsilon: float) -> np.float32:
 EXTREMES = {
     Element.BIPOLAR: [-1, 1],
     Element.TERNARY: [-1, 0, 1],
+    Element.U1: [0, 1],
+    Element.U2: [0, 1, 2, 3],
+    Element.U3: [0, 3, 4, 7],
+    Element.U4: [0, 1, 7, 8, 15],
     Element.U8: [0, 1, 127, 128, 254, 255],
 }
 
@@ -63,13 +67,24 @@ def scalar_dot(x: Array, weights: Array) -> np.float32:
     return total
 
 
-PLANES = {Element.BIPOLAR: 1, Element.TERNARY: 2, Element.U8: 8}
-VALUES = {Element.BIPOLAR: [-1, 1], Element.TERNARY: [-1, 0, 1], Element.U8: range(256)}
+CODES = {Element.U1: 1, Element.U2: 2, Element.U3: 3, Element.U4: 4, Element.U8: 8}
+"""element -> bits"""
+PLANES = {Element.BIPOLAR: 1, Element.TERNARY: 2, **CODES}
+VALUES: dict[Element, Sequence[int]] = {
+    Element.BIPOLAR: [-1, 1],
+    Element.TERNARY: [-1, 0, 1],
+    **{element: range(1 << count) for element, count in CODES.items()},
+}
+PADS: dict[Element, Sequence[int]] = {
+    Element.BIPOLAR: [0, -1, 1],
+    Element.TERNARY: [0, -1, 1],
+    **{element: EXTREMES[element] for element in CODES},
+}
 
 
 def plane_bit(value: int, plane: int, element: Element) -> int:
     """What DESIGN and `PackedChannels` say of one bit of one value."""
-    if element is Element.U8:
+    if element in CODES:
         return value >> plane & 1
     return int(value > 0) if element is Element.BIPOLAR or plane == 1 else int(value >= 0)
 

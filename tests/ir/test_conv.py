@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from bnncc.ir.ops.base import Op, OpError
-from bnncc.ir.ops.linear import BinaryConv, BinaryDense, Conv, MatMul, matrix_conv, sequential_conv
+from bnncc.ir.ops.linear import (
+    BinaryConv,
+    BinaryDense,
+    Conv,
+    MatMul,
+    WindowSum,
+    matrix_conv,
+    sequential_conv,
+)
 from bnncc.ir.types import Array, Element, Interval, TensorType
 from bnncc.ir.window import POINT, Axis, Window
-from tests.ir.oracles import EXTREMES, scalar_dot
+from tests.ir.oracles import EXTREMES, PADS, scalar_dot
 from tests.ir.sketch import HARD, F, same_bits
 from tests.ir.windows import (
     onnx_attributes,
@@ -169,8 +177,12 @@ def test_a_dense_layer_is_a_convolution_over_one_place() -> None:
 
 # --- Accumulators ---------------------------------------------------------------------------------
 
-PADS = {Element.BIPOLAR: [0, -1, 1], Element.TERNARY: [0, -1, 1], Element.U8: [0, 1, 128, 255]}
-WEIGHTS = (Element.BIPOLAR, Element.TERNARY)
+WEIGHTS = {
+    Element.BIPOLAR: [-1, 1],
+    Element.TERNARY: [-1, 0, 1],
+    Element.S2: [-3, -1, 1, 3],
+    Element.S4: [-15, -8, 0, 1, 15],
+}
 
 
 @st.composite
@@ -179,7 +191,10 @@ def binary_layers(draw: st.DrawFn) -> tuple[BinaryConv, list[TensorType]]:
     window, groups, shape, weight_shape = draw(cases())
     element = draw(st.sampled_from(list(PADS)))
     pad = draw(st.sampled_from(PADS[element]))
-    kinds = [TensorType(shape, element), TensorType(weight_shape, draw(st.sampled_from(WEIGHTS)))]
+    kinds = [
+        TensorType(shape, element),
+        TensorType(weight_shape, draw(st.sampled_from(list(WEIGHTS)))),
+    ]
     return BinaryConv(window, groups, pad), kinds
 
 
@@ -188,10 +203,8 @@ def test_accumulators_are_exact_and_in_their_interval(
     layer: tuple[BinaryConv, list[TensorType]], random: np.random.Generator
 ) -> None:
     op, kinds = layer
-    x, weights = (
-        random.choice(np.array(EXTREMES[kind.element], kind.element.dtype), kind.shape)
-        for kind in kinds
-    )
+    x = random.choice(np.array(EXTREMES[kinds[0].element], kinds[0].element.dtype), kinds[0].shape)
+    weights = random.choice(np.array(WEIGHTS[kinds[1].element], np.int8), kinds[1].shape)
     (n,) = op.evaluate([x, weights])
     expected = integer_sums(x, weights, op.window, op.groups, op.pad)
     np.testing.assert_array_equal(n, expected, strict=True)
@@ -211,11 +224,46 @@ def test_both_ends_of_the_interval_are_reached(
     whole = (all(within(p, sizes) for p in taps) for _, taps in output_places(op.window, sizes))
     assume(any(whole))
     x = np.full(x_kind.shape, max(EXTREMES[x_kind.element]), x_kind.element.dtype)
-    weights = np.ones(w_kind.shape, np.int8)
+    weights = np.full(w_kind.shape, max(WEIGHTS[w_kind.element]), np.int8)
     (highest,), (lowest,) = op.evaluate([x, weights]), op.evaluate([x, -weights])
     (kind,) = op.infer([x_kind, w_kind])
     assert kind.interval is not None
     assert (lowest.min(), highest.max()) == (kind.interval.low, kind.interval.high)
+
+
+@given(cases(), st.sampled_from(list(PADS)), st.integers(1, 3), st.data())
+def test_window_sums_are_those_of_a_filter_of_ones(
+    case: Case, element: Element, repeats: int, data: st.DataObject
+) -> None:
+    window, groups, shape, (_, depth, *kernel) = case
+    pad = data.draw(st.sampled_from(PADS[element]))
+    random = data.draw(seeds)
+    x = random.choice(np.array(EXTREMES[element], element.dtype), shape)
+    op = WindowSum(window, groups, pad, groups * repeats)
+    (sums,) = op.evaluate([x])
+    ones = np.ones((groups * repeats, depth, *kernel), np.int8)
+    np.testing.assert_array_equal(sums, integer_sums(x, ones, window, groups, pad), strict=True)
+    (kind,) = op.infer([TensorType(shape, element)])
+    assert (kind.shape, kind.element) == (sums.shape, Element.I32)
+    assert kind.interval is not None
+    assert kind.interval.low <= sums.min() <= sums.max() <= kind.interval.high
+    assert (kind.interval.low == 0) == bool(element.code_bits)
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "reason"),
+    [
+        (WindowSum(POINT), TensorType((1, 3), Element.F32), "cannot sum f32"),
+        (WindowSum(POINT, pad=2), TensorType((1, 3), Element.BIPOLAR), "padded with 2"),
+        (WindowSum(POINT, pad=4), TensorType((1, 3), Element.U2), "padded with 4"),
+        (WindowSum(POINT, 2, channels=2), TensorType((1, 3), Element.U2), "do not fit"),
+        (WindowSum(POINT, 3, channels=4), TensorType((1, 3), Element.U2), "4 sums of 3 groups"),
+        (WindowSum(POINT), TensorType((1, 3, 4), Element.U2), "do not fit"),
+    ],
+)
+def test_window_sums_refuse(op: WindowSum, x: TensorType, reason: str) -> None:
+    with pytest.raises(OpError, match=reason):
+        op.infer([x])
 
 
 def every_sum(op: BinaryConv, size: int, channels: int, values: list[int]) -> list[int]:
@@ -291,7 +339,11 @@ THREE = Window((Axis(3),))
         (Conv(THREE, 2), [kind(REAL, 1, 2, 5), kind(REAL, 3, 1, 3)], "does not fit weights"),
         (Conv(THREE), [kind(REAL, 1, 2, 2), kind(REAL, 4, 2, 3)], "a window of 3 does not fit"),
         (Conv(THREE), [kind(REAL, 1, 2, 5), kind(BITS, 4, 2, 3)], "needs f32 operands"),
-        (BinaryConv(THREE), [kind(BITS, 1, 2, 5), kind(CODES, 4, 2, 3)], "needs bipolar weights"),
+        (
+            BinaryConv(THREE),
+            [kind(BITS, 1, 2, 5), kind(CODES, 4, 2, 3)],
+            "needs weights that are sums",
+        ),
         (BinaryConv(THREE, 1, 1), [kind(REAL, 1, 2, 5), kind(BITS, 4, 2, 3)], "f32 cannot be"),
         (BinaryConv(THREE, 1, 2), [kind(BITS, 1, 2, 5), kind(BITS, 4, 2, 3)], "padded with 2"),
         (BinaryConv(THREE, 1, -1), [kind(CODES, 1, 2, 5), kind(BITS, 4, 2, 3)], "padded with -1"),

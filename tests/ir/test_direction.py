@@ -10,7 +10,7 @@ from bnncc.ir.analysis.direction import UNKNOWN, directions
 from bnncc.ir.expression import Chain, trace
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Array, Element
-from tests.ir.chains import ALL, chains
+from tests.ir.chains import ALL, PARTIAL, chains
 from tests.ir.sketch import HARD, Sketch, neighbourhood
 
 _DENSE = np.arange(-6, 6, 0.0625)
@@ -27,13 +27,14 @@ def grid(chain: Chain) -> Array:
 def counterexamples(chain: Chain) -> str:
     """Return what contradicts the claimed directions on the grid, "" if nothing does."""
     x = grid(chain)
-    y = chain.evaluate(np.broadcast_to(x[:, np.newaxis], (len(x), chain.channels)))
+    with np.errstate(all="ignore"):
+        y = chain.evaluate(np.broadcast_to(x[:, np.newaxis], (len(x), chain.channels)))
     y = y.astype(np.float64)
     for c, direction in enumerate(directions(chain).tolist()):
         if direction == UNKNOWN:
             continue
-        change = np.diff(y[:, c])
-        wrong = {1: change < 0, -1: change > 0, 0: change != 0}[direction]
+        before, after = y[:-1, c], y[1:, c]  # not their difference, which infinities have not
+        wrong = {1: after < before, -1: after > before, 0: after != before}[direction]
         if wrong.any():
             i = int(np.argmax(wrong))
             at = f"f({x[i]!r}) = {y[i, c]!r}, f({x[i + 1]!r}) = {y[i + 1, c]!r}"
@@ -41,7 +42,7 @@ def counterexamples(chain: Chain) -> str:
     return ""
 
 
-@given(chains(ALL))
+@given(chains(PARTIAL))
 def test_no_claim_has_a_counterexample(chain: Chain) -> None:
     assert counterexamples(chain) == ""
 
@@ -83,6 +84,11 @@ def of(sketch: Sketch) -> list[int]:
         (ew.LeakyRelu(0.01), 1),
         (ew.LeakyRelu(-0.01), UNKNOWN),
         (ew.Abs(), UNKNOWN),
+        (ew.Exp(), 1),
+        (ew.Erf(), UNKNOWN),
+        (ew.Sqrt(), UNKNOWN),
+        (ew.Log(), UNKNOWN),
+        (ew.Power(4), UNKNOWN),
     ],
     ids=str,
 )

@@ -300,6 +300,35 @@ def test_dequantize_with_a_float32_alpha_rounds_once() -> None:
     same_bits(result, np.array(expected, F))
 
 
+doubles = st.floats(-1e3, 1e3)
+
+
+@given(st.integers(-(2**24), 2**24), st.integers(-(2**24), 2**24), doubles, doubles, doubles)
+def test_dequantize_two_rounds_every_operation_in_double(
+    n: int, total: int, scale: float, weight: float, shift: float
+) -> None:
+    sums = [np.array([[v]], np.int32) for v in (n, total)]
+    rows = [np.array([v]) for v in (scale, weight, shift, 1e9)]
+    (result,) = ew.DequantizeTwo().evaluate([*sums, *rows])
+    same_bits(result, np.array([[f32(n * scale + total * weight + shift)]], F))
+
+
+def test_a_shift_may_vary_from_pixel_to_pixel() -> None:
+    random = np.random.default_rng(0)
+    n = random.integers(-99, 99, (2, 3, 4, 5)).astype(np.int32)
+    total = random.integers(-99, 99, (2, 1, 4, 5)).astype(np.int32)
+    scale, weight, slack = random.standard_normal((3, 3))
+    shift = random.standard_normal((1, 3, 4, 5)).astype(F)
+    (one,) = ew.Dequantize().evaluate([n, scale, shift, slack])
+    (two,) = ew.DequantizeTwo().evaluate([n, total, scale, weight, shift, slack])
+    for b, c, y, x in np.ndindex(*n.shape):
+        value = float(n[b, c, y, x]) * scale[c]
+        both = value + float(total[b, 0, y, x]) * weight[c]
+        at = float(shift[0, c, y, x])
+        assert one[b, c, y, x] == f32(value + at)
+        assert two[b, c, y, x] == f32(both + at)
+
+
 # --- Step -----------------------------------------------------------------------------------------
 
 
@@ -375,6 +404,24 @@ def kinds(*specs: tuple[Element, Sequence[int]]) -> list[TensorType]:
         (ew.BatchNormalization(1e-5), kinds((F32, [1, 3, 2]), *[(F32, [3])] * 4), (1, 3, 2), F32),
         (ew.Dequantize(), kinds((I32, [1, 3]), *[(F64, [3])] * 3), (1, 3), F32),
         (
+            ew.Dequantize(),
+            kinds((I32, [1, 3, 4]), (F64, [3]), (F32, [1, 3, 4]), (F64, [1])),
+            (1, 3, 4),
+            F32,
+        ),
+        (
+            ew.DequantizeTwo(),
+            kinds((I32, [1, 3, 4]), (I32, [1, 1, 4]), *[(F64, [3])] * 4),
+            (1, 3, 4),
+            F32,
+        ),
+        (
+            ew.DequantizeTwo(),
+            kinds((I32, [1, 3]), (I32, [1, 3]), *[(F64, [3])] * 4),
+            (1, 3),
+            F32,
+        ),
+        (
             ew.Step(BITS),
             kinds((I32, [1, 3]), (I32, [3, 2]), (F32, [3, 3])),
             (1, 3),
@@ -406,6 +453,23 @@ def test_infers(op: Op, operands: list[TensorType], shape: tuple, element: Eleme
         (ew.BatchNormalization(0), kinds((F32, [1, 4, 3]), *[(F32, [3])] * 4), "do not fit"),
         (ew.Dequantize(), kinds((F32, [1, 3]), *[(F64, [3])] * 3), "needs operands .i32, f64"),
         (ew.Dequantize(), kinds((I32, [1, 3]), *[(F32, [3])] * 3), "needs operands .i32, f64"),
+        (ew.Dequantize(), kinds((I32, [1, 3]), *[(F64, [3])] * 2), "needs operands"),
+        (ew.Dequantize(), kinds((I32, [1, 3]), *[(F64, [2])] * 3), "do not fit an accumulator"),
+        (
+            ew.Dequantize(),
+            kinds((I32, [1, 3, 4]), (F64, [3]), (F32, [1, 3, 5]), (F64, [3])),
+            "no shift a pixel",
+        ),
+        (
+            ew.DequantizeTwo(),
+            kinds((I32, [1, 3, 4]), (I32, [1, 3, 1]), *[(F64, [3])] * 4),
+            r"i32\[1x3x1\] does not fit an accumulator",
+        ),
+        (
+            ew.DequantizeTwo(),
+            kinds((I32, [1, 3]), (F32, [1, 3]), *[(F64, [3])] * 4),
+            "needs operands .i32, i32, f64",
+        ),
         (ew.Step(F32), kinds((U8, [1, 3]), (U8, [1, 1]), (F32, [1, 2])), "own element type"),
         (ew.Step(F32), kinds((F32, [1, 3]), (I32, [1, 1]), (F32, [1, 2])), "own element type"),
         (ew.Step(F32), kinds((F32, [1, 3]), (F32, [2, 1]), (F32, [2, 2])), "do not fit"),

@@ -26,10 +26,11 @@ from bnncc.ir.ops.kernels import (
     RealConv,
     SignSum,
     Store,
+    SumUnderWindow,
     XnorConv,
     compare,
 )
-from bnncc.ir.ops.linear import BinaryConv, Conv
+from bnncc.ir.ops.linear import BinaryConv, Conv, WindowSum
 from bnncc.ir.ops.pool import AveragePool, MaxPool
 from bnncc.ir.ops.reduce import ReduceMean
 from bnncc.ir.ops.shape import Concat, Movement, Pad, Reshape, Slice, Transpose
@@ -45,7 +46,17 @@ from bnncc.ir.types import (
     real_layout,
 )
 from bnncc.ir.window import POINT, Axis, Window
-from tests.ir.oracles import EXTREMES, PLANES, VALUES, integers, plane_bit, scalar_dot, word_value
+from tests.ir.oracles import (
+    CODES,
+    EXTREMES,
+    PADS,
+    PLANES,
+    VALUES,
+    integers,
+    plane_bit,
+    scalar_dot,
+    word_value,
+)
 from tests.ir.sketch import F, same_bits
 from tests.ir.windows import pads_below_kernel, windows_and_sizes
 
@@ -302,9 +313,10 @@ def _base(element: Element, weights: Array) -> Array:
     """The accumulator without mismatches, as the docstring's table says."""
     rows = weights.reshape(len(weights), -1)
     o, k = rows.shape
-    if element is not Element.U8:
+    if element not in CODES:
         return np.full(o, k, np.int32)
-    return np.array([255 * (k + int(row.sum())) // 2 for row in rows.astype(int)], np.int32)
+    most = (1 << CODES[element]) - 1
+    return np.array([most * (k + int(row.sum())) // 2 for row in rows.astype(int)], np.int32)
 
 
 def _zeros(weights: Array) -> Array:
@@ -324,7 +336,7 @@ def xnor(
     pad: int = 0,
 ) -> tuple[XnorConv, list[Array], list[TensorType]]:
     """Return the kernel as lower_kernels has it, its own operands behind x, and all their types."""
-    skip = pad == 0 and element is not Element.U8 and layer.window.is_padded(layer.sizes)
+    skip = pad == 0 and element not in CODES and layer.window.is_padded(layer.sizes)
     zeros = _zeros(weights)
     op = XnorConv(
         epilogue,
@@ -338,6 +350,7 @@ def xnor(
         skip,
         pad,
         bool(len(zeros)),
+        bool(element.code_bits),
     )
     own = [blocked(weights, nr, word_bits, layer.groups)]
     if not skip:
@@ -359,9 +372,6 @@ def xnor(
 def accumulators(layer: Layer, x: Array, weights: Array, pad: int = 0) -> Array:
     """The logical layer's, int32 [N, *S, O]."""
     return last(BinaryConv(layer.window, layer.groups, pad).evaluate([x, weights])[0])
-
-
-PADS = {Element.BIPOLAR: [0, -1, 1], Element.TERNARY: [0, -1, 1], Element.U8: [0, 1, 128, 255]}
 
 
 @given(layers(), st.data())
@@ -418,6 +428,82 @@ def test_xnor_conv_on_codes_padded_with_a_code(zeros: bool, pad: int) -> None:
     np.testing.assert_array_equal(n, accumulators(layer, x, weights, pad), strict=True)
 
 
+# The docstring's table, for weights in several parts.
+PARTS = [(1, 1), (1, 2), (1, 2, 4), (1, 2, 3)]
+
+
+def parted(
+    layer: Layer, element: Element, parts: tuple[int, ...], random: np.random.Generator, pad: int
+) -> tuple[XnorConv, list[Array], Array]:
+    """Return the kernel, its own operands behind x, and the weights that the parts sum to."""
+    half = 1 if sum(parts) % 2 else 2
+    planes = [signs(random, *layer.shape()) for _ in parts]
+    weights = sum(p * plane.astype(int) for p, plane in zip(parts, planes, strict=True)) // half
+    k = layer.depth * layer.window.taps
+    if element in CODES:
+        total = weights.reshape(layer.channels, -1).sum(axis=1)
+        base = ((1 << CODES[element]) - 1) * (sum(parts) * k + half * total) // 2
+    else:
+        bipolar = element is Element.BIPOLAR
+        base = np.full(layer.channels, sum(parts) * k // (half if bipolar else 1))
+    skip = pad == 0 and element not in CODES and layer.window.is_padded(layer.sizes)
+    op = XnorConv(
+        plain(Element.I32),
+        "any",
+        layer.channels,
+        4,
+        layer.depth,
+        layer.window,
+        layer.groups,
+        skip=skip,
+        pad=pad,
+        codes=element in CODES,
+        parts=parts,
+    )
+    words = [blocked(plane, 4, 32, layer.groups) for plane in planes]
+    own = [np.concatenate(words), *([] if skip else [base.astype(np.int32)])]
+    return op, own, weights
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=str)
+@pytest.mark.parametrize("element", PLANES, ids=lambda e: e.value)
+def test_xnor_conv_of_weights_in_parts(element: Element, parts: tuple[int, ...]) -> None:
+    random = np.random.default_rng(sum(parts))
+    for groups, pad in itertools.product(GROUPS.values(), PADS[element]):
+        layer = Layer(PADDED, (4, 5), *groups)
+        op, own, weights = parted(layer, element, parts, random, pad)
+        x = layer.x(element, random)
+        shared = layer.groups if layer.depth % 32 else 1
+        (n,) = op.evaluate([packed(x, element, 32, shared), *own])
+        depth = layer.depth * layer.groups
+        expected = np.zeros((2, layer.channels, *PADDED.outputs((4, 5))), int)
+        held = PADDED.patches(x.astype(int), pad).reshape(2, depth, 9, *PADDED.outputs((4, 5)))
+        for o in range(layer.channels):
+            first = o // layer.count * layer.depth
+            seen = held[:, first : first + layer.depth]
+            w = weights[o].reshape(layer.depth, 9)
+            expected[:, o] = np.einsum("ncthw,ct->nhw", seen, w)
+        np.testing.assert_array_equal(n, last(expected).astype(np.int32), strict=True)
+
+
+@given(layers(), st.data())
+def test_sums_under_a_window(layer: Layer, data: st.DataObject) -> None:
+    element = data.draw(st.sampled_from(sorted(PLANES, key=lambda e: e.value)))
+    pad = data.draw(st.sampled_from(PADS[element]))
+    word_bits = data.draw(st.sampled_from([32, 64]))
+    channels = layer.groups * data.draw(st.integers(1, 3))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    x = layer.x(element, random)
+    logical = WindowSum(layer.window, layer.groups, pad, channels)
+    op = SumUnderWindow(plain(Element.I32), logical, element, layer.depth)
+    groups = layer.groups if layer.depth % word_bits else 1
+    (sums,) = op.evaluate([packed(x, element, word_bits, groups)])
+    np.testing.assert_array_equal(sums, last(logical.evaluate([x])[0]), strict=True)
+    layout = PackedChannels(word_bits, PLANES[element], groups)
+    (kind,) = op.infer([TensorType((1, *x.shape[1:]), element, layout)])
+    assert (kind.shape, kind.element) == ((1, channels, *sums.shape[1:-1]), Element.I32)
+
+
 @pytest.mark.parametrize("nr", [1, 4, 8])
 @pytest.mark.parametrize("k", LENGTHS)
 @pytest.mark.parametrize("element", PLANES, ids=lambda e: e.value)
@@ -427,7 +513,7 @@ def test_xnor_dense_is_the_dot_product(element: Element, k: int, nr: int) -> Non
     weights = signs(random, 5, k)
     weights[0], weights[1] = 1, -1
     x = integers(element, 5, k, random)
-    op = XnorConv(plain(Element.I32), "any", 5, nr, k)
+    op = XnorConv(plain(Element.I32), "any", 5, nr, k, codes=element in CODES)
     operands = [packed(x, element, word_bits), blocked(weights, nr, word_bits)]
     (n,) = op.evaluate([*operands, _base(element, weights)])
     expected = [
@@ -483,9 +569,10 @@ def test_direct_limits_are_on_weighted_mismatches(element: Element) -> None:
     random = np.random.default_rng(1)
     k, o = 37, 33
     weights, x = signs(random, o, k), integers(element, 8, k, random)
-    most = k * (255 if element is Element.U8 else PLANES[element])
+    most = k * (element.largest_code or PLANES[element])
     limits = np.sort(random.integers(-1, most + 1, (2, o, 2)), axis=2).astype(np.int32)
-    op = XnorConv(into_bits(Element.TERNARY, 2), "any", o, 8, k, direct=True)
+    codes = element in CODES
+    op = XnorConv(into_bits(Element.TERNARY, 2), "any", o, 8, k, direct=True, codes=codes)
     (bits,) = op.evaluate([packed(x, element, 32), blocked(weights, 8, 32), limits])
     for n, p in np.ndindex(8, 2):
         expected = 0
@@ -495,7 +582,7 @@ def test_direct_limits_are_on_weighted_mismatches(element: Element) -> None:
                 wanted = int(weights[c, j] > 0)
                 for plane in range(PLANES[element]):
                     differs = plane_bit(int(x[n, j]), plane, element) != wanted
-                    mismatches += differs << (plane if element is Element.U8 else 0)
+                    mismatches += differs << (plane if element in CODES else 0)
             parity = sum(mismatches <= int(limit) for limit in limits[p, c]) % 2
             expected |= parity << c
         assert word_value(bits[n, p], 32) == expected
@@ -711,12 +798,13 @@ def test_pool_stores_bits_and_numbers() -> None:
 @given(windows_and_sizes(least=1, ceil=True, pads=pads_below_kernel, dilation=1), st.data())
 def test_pool_bits_is_max_pool(window: tuple[Window, tuple[int, ...]], data: st.DataObject) -> None:
     slide, sizes = window
-    element = data.draw(st.sampled_from([Element.BIPOLAR, Element.TERNARY]))
+    element = data.draw(st.sampled_from(sorted(PLANES, key=lambda e: e.value)))
+    op = PoolBits(slide, element in CODES)
     groups, depth = data.draw(st.sampled_from([(1, 37), (1, 1), (3, 5), (2, 33)]))
     word_bits = data.draw(st.sampled_from([32, 64]))
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     channels = groups * depth
-    x = random.choice(np.array(VALUES[element], np.int8), (2, channels, *sizes))
+    x = random.choice(np.array(VALUES[element], element.dtype), (2, channels, *sizes))
     direction = signs(random, channels)
     operands = [packed(x, element, word_bits, groups)]
     logical = [x]
@@ -724,13 +812,13 @@ def test_pool_bits_is_max_pool(window: tuple[Window, tuple[int, ...]], data: st.
         falls = group_words((direction < 0).astype(int).tolist(), word_bits, groups)
         operands.append(np.array(falls, f"uint{word_bits}"))
         logical.append(direction)
-    (y,) = PoolBits(slide).evaluate(operands)
+    (y,) = op.evaluate(operands)
     (expected,) = MaxPool(slide).evaluate(logical)
     wanted = packed(expected, element, word_bits, groups)
     np.testing.assert_array_equal(y, wanted, strict=True)
     layout = PackedChannels(word_bits, PLANES[element], groups)
     given_kind = TensorType((1, *x.shape[1:]), element, layout)
-    (kind,) = PoolBits(slide).infer([given_kind])
+    (kind,) = op.infer([given_kind])
     assert kind == TensorType((1, *expected.shape[1:]), element, layout)
 
 
@@ -796,6 +884,7 @@ def test_pack_planes_of_an_image(word_bits: int) -> None:
 
 # --- Types ----------------------------------------------------------------------------------------
 
+BIPOLAR = Element.BIPOLAR
 REAL = plain(Element.F32)
 BITS = TensorType((1, 40), Element.BIPOLAR, PackedChannels(32, 1))
 ROW = TensorType((1, 40), Element.F32)
@@ -835,6 +924,16 @@ REFUSALS: list[tuple[Op, list[TensorType], str]] = [
         [BIT_IMAGE, of(W32, 3, 9, 4), of(Element.I32, 6)],
         "groups of 2 channels are not words",
     ),
+    (
+        XnorConv(REAL, "k", 5, 4, 40, parts=(1, 1)),
+        [BITS, of(W32, 2, 2, 4), BASE],
+        "do not fit",
+    ),
+    (SumUnderWindow(REAL, WindowSum(PADDED), BIPOLAR, 6), [IMAGE], "reads packed bipolar"),
+    (SumUnderWindow(REAL, WindowSum(PADDED), Element.U2, 6), [BIT_IMAGE], "reads packed u2"),
+    (SumUnderWindow(REAL, WindowSum(PADDED), BIPOLAR, 5), [BIT_IMAGE], "of 5 channels do not fit"),
+    (SumUnderWindow(REAL, WindowSum(PADDED, 3), BIPOLAR, 2), [BIT_IMAGE], "are not words"),
+    (SumUnderWindow(REAL, WindowSum(PADDED, 2), BIPOLAR, 3), [BIT_IMAGE], "1 sums of 2 groups"),
     (SignSum(REAL, "k", 5, 4, 40), [ROW, of(Element.WORD8, 2, 39)], "do not fit"),
     (SignSum(REAL, "k", 5, 4, 40), [of(Element.U8, 1, 40), of(Element.WORD8, 2, 40)], "reads f32"),
     (SignSum(REAL, "k", 5, 4, 40), [BITS, of(Element.WORD8, 2, 40)], "reads f32"),

@@ -8,7 +8,7 @@ import pytest
 from bnncc.ir.ops.base import Op, OpError
 from bnncc.ir.ops.linear import BinaryDense, MatMul, accumulator_interval, sequential_dot
 from bnncc.ir.types import Element, Interval, Stage, TensorType
-from tests.ir.oracles import EXTREMES, integers, scalar_dot
+from tests.ir.oracles import CODES, EXTREMES, integers, scalar_dot
 from tests.ir.sketch import HARD, INF, F, same_bits
 
 LENGTHS = [1, 2, 63, 64, 65, 200]
@@ -45,8 +45,9 @@ def test_interval_is_what_the_extreme_operands_reach(element: Element, k: int) -
 @pytest.mark.parametrize("element", EXTREMES, ids=lambda e: e.value)
 def test_every_value_of_a_small_interval_is_reached(element: Element) -> None:
     k = 2
-    x = np.array(np.meshgrid(*[np.arange(256, dtype=np.uint8)] * k)).reshape(k, -1).T
-    if element is not Element.U8:
+    codes = np.arange(element.largest_code + 1, dtype=np.uint8)
+    x = np.array(np.meshgrid(*[codes] * k)).reshape(k, -1).T
+    if element not in CODES:
         values = np.array(EXTREMES[element], np.int8)
         x = np.array(np.meshgrid(*[values] * k)).reshape(k, -1).T
     weights = np.array([[1, 1], [1, -1], [-1, -1]], np.int8)
@@ -125,8 +126,16 @@ def kind(element: Element, *shape: int) -> TensorType:
         (MatMul(), [kind(Element.U8, 1, 3), kind(Element.F32, 2, 3)], "needs f32 operands, not u8"),
         (MatMul(), [kind(Element.F32, 1, 3), kind(Element.BIPOLAR, 2, 3)], "needs f32 operands"),
         (BinaryDense(), [kind(Element.BIPOLAR, 1, 3), kind(Element.BIPOLAR, 3, 2)], "does not fit"),
-        (BinaryDense(), [kind(Element.BIPOLAR, 1, 3), kind(Element.F32, 2, 3)], "bipolar weights"),
-        (BinaryDense(), [kind(Element.F32, 1, 3), kind(Element.U8, 2, 3)], "bipolar weights"),
+        (
+            BinaryDense(),
+            [kind(Element.BIPOLAR, 1, 3), kind(Element.F32, 2, 3)],
+            "needs weights that are sums",
+        ),
+        (
+            BinaryDense(),
+            [kind(Element.F32, 1, 3), kind(Element.U8, 2, 3)],
+            "needs weights that are sums",
+        ),
     ],
 )
 def test_refuses(op: Op, operands: list[TensorType], reason: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnncc.ir.ops.base import OpError
-from bnncc.ir.ops.reduce import ArgMax, ReduceMean, TopK
+from bnncc.ir.ops.reduce import ArgMax, ReduceMax, ReduceMean, ReduceSum, TopK
 from bnncc.ir.types import Array, Element, Stage, TensorType
 
 F = np.float32
@@ -55,6 +55,30 @@ def test_every_mean_has_the_stated_order(shape: tuple[int, ...], axes: tuple[int
     assert known.shape[1:] == kept.shape[1:]
     (known,) = ReduceMean(axes, keepdims=False).infer([TensorType((1, *shape), Element.F32)])
     assert known.shape[1:] == dropped.shape[1:]
+
+
+@pytest.mark.parametrize(("shape", "axes"), CASES)
+def test_a_sum_is_a_mean_that_is_not_divided(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    x = np.random.default_rng(4).standard_normal((2, *shape)).astype(F)
+    count = F(np.prod([shape[axis - 1] for axis in axes]))
+    (total,) = ReduceSum(axes, keepdims=True).evaluate([x])
+    (mean,) = ReduceMean(axes, keepdims=True).evaluate([x])
+    np.testing.assert_array_equal(total / count, mean)
+
+
+@pytest.mark.parametrize(("shape", "axes"), CASES)
+def test_the_largest_value(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    x = np.random.default_rng(5).integers(-9, 9, (2, *shape)).astype(F)
+    x[0, ..., 0] = -np.inf
+    for keepdims in (False, True):
+        (y,) = ReduceMax(axes, keepdims).evaluate([x])
+        np.testing.assert_array_equal(y, x.max(axis=axes, keepdims=keepdims))
+
+
+def test_the_first_of_equal_zeros_is_the_largest_and_a_nan_wins() -> None:
+    (y,) = ReduceMax((1,), keepdims=False).evaluate([F([[-0.0, 0.0], [0.0, -0.0], [np.nan, 1]])])
+    assert np.signbit(y[:2]).tolist() == [True, False]
+    assert np.isnan(y[2])
 
 
 def test_channels_are_added_before_the_next_pixel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF, gamma, spread
+from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF, bias_slack, bound_of, gamma, spread
 from bnncc.ir.expression import Chain, Source, trace
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Array, Element
@@ -189,17 +190,63 @@ def test_the_final_step_is_not_part_of_the_value() -> None:
     assert (value.tolist(), bound.tolist()) == ([[1, -1]], [[0.5, 0.5]])
 
 
-def test_a_jump_after_uncertainty_tells_nothing() -> None:
-    random = np.random.default_rng(4)
-    for jump in (ew.Sign(), ew.Round(), ew.Floor()):
-        sketch = Sketch(8)
-        sketch(jump, sketch.batch_norm("x", statistics(random, 8)))
-        _, bound = spread(traced(sketch), np.ones((1, 8), F))
-        assert np.isinf(bound).all()
-        exact = Sketch(8)
-        exact(jump, "x")
-        _, bound = spread(traced(exact), np.ones((1, 8), F))
+def test_a_jump_is_uncertain_where_its_operand_may_lie_on_either_side() -> None:
+    """Rows: below, next to, and above the jump; the operand may be off by 1/4."""
+    x = np.array([[-0.75], [-0.125], [0.75]], F)
+    for jump, height in ((ew.Sign(), [0, 2, 0]), (ew.Floor(), [0, 1, 0]), (ew.Round(), [0, 0, 0])):
+        sketch = Sketch(1)
+        sketch(jump, "x")
+        _, bound = spread(traced(sketch), x, slack=0.1875)
+        assert bound[:, 0].tolist() == height, jump
+        _, bound = spread(traced(sketch), x)
         assert (bound == 0).all()
+
+
+def test_a_comparison_is_uncertain_where_its_operands_may_be_equal() -> None:
+    x = np.array([[-0.5], [-0.125], [0.5]], F)
+    sketch = Sketch(1)
+    below = sketch(ew.Less(), "x", 0)
+    sketch(ew.Where(), below, sketch(ew.Mul(), "x", 4), "x")
+    _, bound = spread(traced(sketch), x, slack=0.1875)
+    assert bound[:, 0] == pytest.approx([0.75, 0.375 + 0.75, 0.1875], rel=1e-6)
+
+
+TRUTHS = [(a, b) for a in (False, True) for b in (False, True)]
+
+
+@pytest.mark.parametrize("op", [ew.And(), ew.Or(), ew.Xor()])
+def test_a_truth_value_is_uncertain_where_another_operand_would_change_it(
+    op: ew.Elementwise,
+) -> None:
+    for (a, b), open_a, open_b in itertools.product(TRUTHS, (0.0, 1.0), (0.0, 1.0)):
+        values = [np.array(v) for v in (a, b)]
+        moved = [np.array(v) for v in (open_a, open_b)]
+        reached = {
+            bool(op.compute(np.array(p), np.array(q)))
+            for p in ({a, not a} if open_a else {a})
+            for q in ({b, not b} if open_b else {b})
+        }
+        bound = bound_of(op, values, moved, op.compute(*values))
+        assert float(bound) == (len(reached) > 1), (op, a, b, open_a, open_b)
+
+
+FUNCTIONS = [ew.Exp(), ew.Log(), ew.Erf(), ew.Sqrt(), ew.Power(-3), ew.Power(4), ew.Power(1)]
+
+
+@pytest.mark.parametrize("op", FUNCTIONS, ids=str)
+def test_a_function_moves_no_further_than_its_bound(op: ew.Elementwise) -> None:
+    random = np.random.default_rng(0)
+    x = random.uniform(0.01, 5, 4000).astype(F)
+    moved = random.choice([0.0, 1e-6, 1e-3, 0.02], x.shape)
+    y = op.compute(x)
+    for side in (-1, 1):
+        other = (x + side * moved).astype(F)
+        with np.errstate(all="ignore"):
+            apart = np.abs(op.compute(other).astype(np.float64) - y)
+        bound = bound_of(op, [x], [np.abs(other.astype(np.float64) - x)], y)
+        # What is no number is not among the values, and may lie beyond a pole.
+        assert (np.isnan(apart) | (apart <= bound)).all()
+        assert np.isfinite(bound[x > 2 * moved]).all()
 
 
 @given(
@@ -223,6 +270,29 @@ def test_slack_reaches_the_end(ns: list[int], alpha: float, slack: float) -> Non
         inside = np.abs(moved.astype(np.float64) - defined) <= slack
         for form in orders.FORMS:
             assert (np.abs(form(moved, s, 1e-5) - own) <= bound)[inside].all()
+
+
+def test_two_accumulators_are_off_by_their_slack_and_what_moves_them() -> None:
+    operands = [np.array([[5, 7]]), np.array([[2]]), [0.5, 2], [-3, 0.25], [1, 1], [0.125, 0]]
+    op, values = ew.DequantizeTwo(), [np.asarray(v) for v in operands]
+    none = [np.zeros(())] * 6
+    assert bound_of(op, values, none, np.zeros((1, 2))).tolist() == [0.125, 0]
+    moved = [np.asarray(2.0), np.asarray(1.0), *none[2:]]
+    assert bound_of(op, values, moved, np.zeros((1, 2))).tolist() == [0.125 + 1 + 3, 4 + 0.25]
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_a_chain_over_a_value_starts_from_its_slack(two: bool) -> None:
+    sketch = Sketch(2, Element.I32)
+    rows = [sketch.const([v, v], element=Element.F64) for v in (0.5, 2.0, 0.25)]
+    slack = sketch.const([0.125, 0], "slack", Element.F64)
+    more = ("x", rows[0], rows[1], rows[2], slack) if two else (rows[0], rows[2], slack)
+    op = ew.DequantizeTwo() if two else ew.Dequantize()
+    value = sketch(op, "x", *more, to="value")
+    graph = sketch.done(sketch(ew.Neg(), value))
+    chain = trace(graph, graph.outputs[0], "value")
+    assert chain is not None
+    assert bias_slack(graph, chain).tolist() == [0.125, 0]
 
 
 # --- The emulation itself -------------------------------------------------------------------------

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from bnncc.ir.ops.base import OpError
-from bnncc.ir.ops.shape import Concat, Movement, Pad, Reshape, Slice, Transpose
+from bnncc.ir.ops.shape import (
+    Concat,
+    Expand,
+    Gather,
+    Movement,
+    Pad,
+    Reshape,
+    Slice,
+    Transpose,
+)
 from bnncc.ir.types import Array, Element, Stage, TensorType
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
@@ -153,3 +162,45 @@ IMAGE = TensorType((1, 2, 5), Element.F32)
 def test_refuses(op: Movement, operands: list[TensorType]) -> None:
     with pytest.raises(OpError):
         op.infer(operands)
+
+
+@given(SHAPES, ELEMENTS, st.data())
+def test_gather_chooses_places_of_every_axis(
+    shape: tuple[int, ...], element: Element, data: st.DataObject
+) -> None:
+    places = [
+        tuple(data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=5)))
+        for size in shape
+    ]
+    x = sample(shape, element)
+    expected = torch.from_numpy(x)
+    for axis, chosen in enumerate(places, start=1):
+        expected = expected.index_select(axis, torch.tensor(chosen))
+    check(Gather(((0,), *places)), [x], element, expected)
+
+
+@given(SHAPES, ELEMENTS, st.data())
+def test_expand_repeats_what_is_single(
+    shape: tuple[int, ...], element: Element, data: st.DataObject
+) -> None:
+    wide = tuple(data.draw(st.integers(1, 4)) if size == 1 else size for size in shape)
+    x = sample(shape, element)
+    check(Expand((1, *wide)), [x], element, torch.from_numpy(x).expand(2, *wide))
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [
+        (Gather(((0,), (3,), (0,))), "reaches out of"),
+        (Gather(((0,), (-1,), (0,))), "reaches out of"),
+        (Gather(((0,), (), (0,))), "reaches out of"),
+        (Gather(((0, 0), (0,), (0,))), "chooses among the batch"),
+        (Gather(((0,), (0,))), "does not fit"),
+        (Expand((1, 4, 5)), "cannot expand"),
+        (Expand((2, 3, 1)), "cannot expand"),
+        (Expand((1, 3)), "does not fit"),
+    ],
+)
+def test_chosen_and_repeated_places_must_exist(op: Movement, text: str) -> None:
+    with pytest.raises(OpError, match=text):
+        op.infer([TensorType((1, 3, 1), Element.F32)])

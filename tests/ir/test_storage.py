@@ -19,7 +19,7 @@ from bnncc.ir.types import (
     storage_dtype,
     storage_shape,
 )
-from tests.ir.oracles import PLANES, VALUES, plane_bit, word_value
+from tests.ir.oracles import CODES, PLANES, VALUES, plane_bit, word_value
 
 
 @st.composite
@@ -106,17 +106,18 @@ def test_ternary_planes_are_x_at_least_0_and_x_above_0() -> None:
 @pytest.mark.parametrize("element", PLANES, ids=lambda e: e.value)
 def test_plane_sums_are_the_values(element: Element) -> None:
     # DESIGN I3: the value is the weighted sum of the planes taken as -1 and +1, halved but for
-    # one plane, plus (2^8 - 1) / 2 for codes.
+    # one plane, plus (2^k - 1) / 2 for codes.
     values = np.array(VALUES[element], element.dtype)
     bipolar = 2 * storage.to_planes(values[np.newaxis], element)[0].astype(int) - 1
     total = [
         sum(
-            (bipolar[p, c] << p) if element is Element.U8 else bipolar[p, c]
+            (bipolar[p, c] << p) if element in CODES else bipolar[p, c]
             for p in range(PLANES[element])
         )
         for c in range(len(values))
     ]
-    scaled = {Element.BIPOLAR: (1, 0), Element.TERNARY: (2, 0), Element.U8: (2, 255)}[element]
+    own = {Element.BIPOLAR: (1, 0), Element.TERNARY: (2, 0)}
+    scaled = own.get(element) or (2, (1 << CODES[element]) - 1)
     assert [(t + scaled[1]) / scaled[0] for t in total] == values.tolist()
     assert storage.plane_count(element) == PLANES[element]
 

@@ -81,21 +81,23 @@ def same_values(before: Graph, after_: Graph, **feeds: Array) -> None:
 
 
 def grounded(graph: Graph) -> Graph:
-    """Return the graph with a bipolar or ternary input "x" made from real ones by a Step.
+    """Return the graph with an input "x" of bits made from real ones by a Step.
 
     Packed tensors are made by kernels; as inputs of a model they do not occur.
     """
     kind = graph.types["x"]
-    if kind.element not in (Element.BIPOLAR, Element.TERNARY):
+    levels = {Element.BIPOLAR: [-1, 1], Element.TERNARY: [-1, 0, 1]}.get(
+        kind.element, list(range(kind.element.largest_code + 1))
+    )
+    if kind.element is Element.U8 or len(levels) == 1:
         return graph
     sketch = Sketch(kind.shape[-1], stage=graph.stage)
     builder = sketch.builder
     builder.inputs[:] = []
     del builder.types["x"]
     builder.input("reals", TensorType(kind.shape, Element.F32))
-    bipolar = kind.element is Element.BIPOLAR
-    thresholds, levels = ([[0.0]], [[-1, 1]]) if bipolar else ([[-0.5, 0.5]], [[-1, 0, 1]])
-    rows = sketch.const(thresholds, "ground.t"), sketch.const(levels, "ground.v")
+    thresholds = (np.array(levels[:-1]) + np.array(levels[1:])) / 2
+    rows = sketch.const([thresholds], "ground.t"), sketch.const([levels], "ground.v")
     sketch(Step(kind.element), "reals", *rows, to="x", origin=["ground"])
     for name, array in graph.constants.items():
         builder.constants[name], builder.types[name] = array, graph.types[name]
@@ -106,9 +108,9 @@ def grounded(graph: Graph) -> Graph:
 
 def every_operand(element: Element, k: int) -> Array:
     """Return rows [N, k] by which a layer of weights +1 reaches every accumulator there is."""
-    if element is Element.U8:
-        total = np.arange(255 * k + 1)
-        return np.stack([np.clip(total - 255 * i, 0, 255) for i in range(k)], 1).astype(np.uint8)
+    if most := element.largest_code:
+        total = np.arange(most * k + 1)
+        return np.stack([np.clip(total - most * i, 0, most) for i in range(k)], 1).astype(np.uint8)
     ones = np.arange(k + 1)[:, np.newaxis]
     rows = np.where(np.arange(k) < ones, 1, -1)
     if element is Element.TERNARY:

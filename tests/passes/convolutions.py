@@ -25,10 +25,12 @@ def bits_of(
     s: Sketch, x: str, to: str, element: Element = Element.BIPOLAR, channels: int = 1
 ) -> str:
     """Append a Step on a real tensor, its thresholds different from channel to channel."""
-    count = {Element.BIPOLAR: 1, Element.TERNARY: 2}[element]
-    thresholds = np.sort(np.random.default_rng(5).standard_normal((channels, count)), axis=1)
-    levels = [[-1, 1] if count == 1 else [-1, 0, 1]] * channels
-    return s(ew.Step(element), x, thresholds, levels, to=to, origin=[f"sign {to}"])
+    signed = {Element.BIPOLAR: [-1, 1], Element.TERNARY: [-1, 0, 1]}
+    levels = signed.get(element, range(element.largest_code + 1))
+    shape = (channels, len(levels) - 1)
+    thresholds = np.sort(np.random.default_rng(5).standard_normal(shape) * 2, axis=1)
+    rows = [list(levels)] * channels
+    return s(ew.Step(element), x, thresholds, rows, to=to, origin=[f"sign {to}"])
 
 
 def binary(
@@ -40,14 +42,26 @@ def binary(
     *,
     groups: int = 1,
     pad: int = 0,
-    zeros: float = 0,
+    zeros: str = "no",
 ) -> str:
-    """Append a BinaryConv of random weights, and a scale and shift a channel where it counts."""
+    """Append a BinaryConv of random weights, and a scale and shift a channel where it counts.
+
+    With "few" zeros among the weights, every third filter has one; "odd" weights and "bits" are
+    sums of three planes.
+    """
     random = np.random.default_rng(len(s.builder.nodes))
     depth = s.builder.types[x].shape[1] // groups
     w = random.choice(np.array([-1, 1], np.int8), (channels, depth, *window.kernel))
-    w[random.random(w.shape) < zeros] = 0
-    element = Element.TERNARY if zeros else Element.BIPOLAR
+    if zeros == "many":
+        w[random.random(w.shape) < 0.2] = 0
+    elif zeros == "odd":
+        w *= random.choice(np.array([1, 3, 5, 7], np.int8), w.shape)
+    elif zeros == "bits":
+        w = random.integers(-3, 4, w.shape).astype(np.int8)
+    elif zeros == "few":
+        w.reshape(channels, -1)[::3, -1] = 0
+    several = {"no": Element.BIPOLAR, "odd": Element.S3, "bits": Element.S2}
+    element = several.get(zeros, Element.TERNARY)
     name = s.const(w, "w", element)
     n = s(BinaryConv(window, groups, pad), x, name, to=f"{to}.n", origin=[f"the {to}"])
     if s.builder.types[n].element is Element.F32:

@@ -11,7 +11,7 @@ from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.pool import MaxPool
-from bnncc.ir.ops.shape import Pad, Reshape
+from bnncc.ir.ops.shape import Pad, Reshape, Transpose
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from tests.ir.sketch import F, Sketch
@@ -132,6 +132,29 @@ def _images(seed: int) -> Sketch:
     return s
 
 
+def _channels_last(seed: int) -> Sketch:
+    """What exporters make of a model with channels last: layers between Transposes, +1 round."""
+    random = np.random.default_rng(seed)
+    last, first = Transpose((0, 2, 3, 1)), Transpose((0, 3, 1, 2))
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 8, 9, 3))
+    a = s(first, s(ew.Mul(), "x", [0.5, 0.25, 2.0], origin=["scale"]), origin=["transpose"])
+    w = s.const(signs(random, 8, 27).reshape(8, 3, 3, 3) * F(0.1), "w1")
+    a = s.batch_norm(s(Conv(PADDED), a, w, to="conv1"), statistics(random, 8, 5), to="bn1")
+    a = s(last, a, to="last1", origin=["transpose"])
+    b = s(ew.Sign(), s(ew.Add(), s(ew.Sign(), a, origin=["act1"]), 0.1, origin=["act1"]), to="act1")
+    b = s(
+        first,
+        s(Pad((0, 1, 1, 0), (0, 1, 1, 0), 1.0), b, origin=["the conv2"]),
+        origin=["transpose"],
+    )
+    w = s.const(signs(random, 8, 72).reshape(8, 8, 3, 3), "w2")
+    b = s(last, s(Conv(Window((Axis(3), Axis(3)))), b, w, to="conv2"), origin=["transpose"])
+    b = s(ew.Add(), s(ew.Mul(), b, random.standard_normal(8).astype(F), to="bn2"), a, to="shortcut")
+    c = s(ew.Sign(), s(Reshape((1, 576)), b, origin=["flatten"]), to="act2")
+    s(MatMul(), c, s.const(signs(random, 5, 576), "w3"), to="y")
+    return s
+
+
 PADDED = Window((Axis(3, before=1, after=1),) * 2)
 POOL = Window((Axis(2, 2), Axis(3, 2, before=1)))
 CAMERA = InputSpec(1 / 127.5, -1.0)
@@ -155,4 +178,5 @@ def networks(seed: int = 0) -> dict[str, Graph]:
         "everything": _everything(seed + 4).done("y", "z"),
         "plain": _plain(seed + 5).done(),
         "images": _images(seed + 6).done(),
+        "channels last": _channels_last(seed + 7).done(),
     }

@@ -15,7 +15,7 @@ from bnncc.ir.ops.kernels import XnorConv
 from bnncc.ir.ops.linear import BinaryConv, Conv, MatMul
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Pad, Reshape
-from bnncc.ir.types import Element, Stage
+from bnncc.ir.types import Element, Stage, TensorType
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Exactness
 from bnncc.passes.binarise_weights import BINARISE_WEIGHTS
@@ -82,7 +82,7 @@ def test_one_number_wrong(graph: Graph, step: object) -> None:
 
 
 def layer(groups: int = 1, pad: int = 0, *, far: bool = False) -> Graph:
-    """Four channels, falling but for the last; `far` puts thresholds where random bits never come."""
+    """Four channels, falling but for the last; `far` thresholds no random bits reach."""
     channels = 6
     random = np.random.default_rng(groups)
     depth = channels // groups
@@ -251,6 +251,27 @@ def test_real_thresholds_behind_a_convolution_of_signs() -> None:
         (f"{index} = {new}", changed(after, name, index, new))
         for index, value in np.ndenumerate(after.constants[name])
         for new in either_side(value)
+    )
+    caught(LOWER_KERNELS, before, broken)
+
+
+@pytest.mark.parametrize("op", [ew.Add(), ew.Sub(), ew.Mul()], ids=lambda op: op.name)
+@pytest.mark.parametrize("first", [True, False])
+def test_thresholds_behind_a_shortcut(op: ew.Elementwise, first: bool) -> None:
+    s = Sketch(shape=(1, 2, *LARGE))
+    skip = s.builder.input("skip", TensorType((1, 3, *LARGE), Element.F32))
+    w = np.random.default_rng(4).standard_normal((3, 2, 3, 3))
+    layer = s(Conv(SAME), "x", s.const(w, "w"), to="n")
+    r = s(op, *((skip, layer) if first else (layer, skip)), to="r")
+    s(ew.Step(Element.BIPOLAR), r, s.const([[0.1], [-7.5], [1e4]], "t"), [[-1, 1]] * 3, to="y")
+    before = s.done()
+    after = apply(LOWER_KERNELS, before).graph
+    (name,) = (n for n in after.constants if "decisions" in n)
+    assert differences(before, after, Exactness.BITWISE) == []
+    broken = (
+        (f"{index} = {new}", changed(after, name, index, new))
+        for index, value in np.ndenumerate(after.constants[name])
+        for new in (value * F(1 - 1e-5), value * F(1 + 1e-5))
     )
     caught(LOWER_KERNELS, before, broken)
 

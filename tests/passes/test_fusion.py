@@ -116,6 +116,28 @@ def test_a_chain_that_follows_no_layer_starts_from_a_tensor() -> None:
     assert text(s.done("y")) == ["0 -: r m -> m", "3 -: y -> y"]
 
 
+def test_chains_over_one_tensor_share_a_kernel() -> None:
+    # Truth values do not leave a kernel: all that is asked of x must be asked in one.
+    s = images()
+    low = s(ew.Less(), "x", 2.0, to="low")
+    a = drawn(s, "x", "a")
+    high = s(ew.Greater(), "x", 0.5, to="high")
+    near = s(ew.And(), low, high, to="near")
+    s(ew.Where(), near, "x", 0.0, to="y")
+    s(ew.Abs(), a, to="z")
+    assert text(s.done("y", "z")) == ["0 -: low high near y -> y", "1 a: z -> z"]
+
+
+def test_a_chain_waits_for_what_it_reads_beside_a_shared_tensor() -> None:
+    s = images()
+    s(ew.Relu(), "x", to="r")
+    a = drawn(s, "r", "a")
+    s(ew.Add(), "x", a, to="y")
+    moved = s(Transpose((0, 1, 3, 2)), "y", to="moved")
+    s(ew.Sub(), "x", moved, to="z")
+    assert text(s.done("z")) == ["0 -: r -> r", "1 a: y -> y", "4 -: z -> z"]
+
+
 def test_a_result_of_another_shape_starts_anew() -> None:
     s = images()
     pooled = s(ReduceMean((2, 3), keepdims=True), "x", to="p")

@@ -18,13 +18,15 @@ from bnncc.passes.packing import (
     mismatch_limits,
     narrowest,
     packed_taps,
+    parts_of,
     plane_thresholds,
     skips_taps,
     tap_major,
     tiled,
+    weight_planes,
     zero_weights,
 )
-from tests.ir.oracles import EXTREMES, PLANES, integers, plane_bit, word_value
+from tests.ir.oracles import CODES, EXTREMES, PLANES, integers, plane_bit, word_value
 from tests.ir.sketch import F
 from tests.passes.applying import level_at
 
@@ -91,13 +93,45 @@ def test_zeros_are_listed_by_channel_and_tap(kernel: tuple[int, ...]) -> None:
     assert len(zero_weights(np.ones((2, 3, *kernel), np.int8))) == 0
 
 
+@pytest.mark.parametrize(
+    ("row_zeros", "parts"),
+    [
+        ([0, 0], (1,)),
+        ([4, 0], (1,)),  # a sixteenth of 64
+        ([5, 0], (1, 1)),
+        ([4] * 16, (1,)),  # 64 in all
+        ([4] * 17, (1, 1)),
+    ],
+)
+def test_more_than_a_few_zeros_take_a_plane_of_their_own(
+    row_zeros: list[int], parts: tuple[int, ...]
+) -> None:
+    weights = np.ones((len(row_zeros), 4, 4, 4), np.int8)
+    for row, zeros in zip(weights.reshape(len(row_zeros), -1), row_zeros, strict=True):
+        row[:zeros] = 0
+    assert parts_of(weights) == parts
+
+
+@pytest.mark.parametrize("parts", [(1,), (1, 1), (1, 2), (1, 2, 3), (1, 2, 4)], ids=str)
+def test_weights_are_half_the_weighted_sum_of_their_planes(parts: tuple[int, ...]) -> None:
+    choices = np.array(list(itertools.product((-1, 1), repeat=len(parts))))
+    half = 1 if sum(parts) % 2 else 2
+    values = np.unique(choices @ parts) // half
+    weights = np.random.default_rng(0).choice(values, (4, 5, 3)).astype(np.int8)
+    planes = weight_planes(weights, parts)
+    assert len(planes) == len(parts)
+    assert {int(v) for plane in planes for v in np.unique(plane)} == {-1, 1}
+    total = sum(part * plane.astype(int) for part, plane in zip(parts, planes, strict=True))
+    np.testing.assert_array_equal(total, half * weights.astype(int))
+
+
 # --- Accumulators ---------------------------------------------------------------------------------
 
 
 def mismatches(x: Array, weights: Array, element: Element) -> int:
     """Return the weighted mismatches of one row, bit by bit."""
     return sum(
-        (plane_bit(int(v), p, element) != int(w > 0)) << (p if element is Element.U8 else 0)
+        (plane_bit(int(v), p, element) != int(w > 0)) << (p if element in CODES else 0)
         for v, w in zip(x, weights, strict=True)
         for p in range(PLANES[element])
     )
@@ -118,19 +152,35 @@ def test_the_base_is_the_accumulator_without_mismatches(element: Element) -> Non
             assert n == b - factor * mismatches(x, row, element)
 
 
+PARTS = [(1,), (1, 1), (1, 2), (1, 2, 3)]
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=str)
 @pytest.mark.parametrize("element", list(EXTREMES), ids=lambda e: e.value)
-def test_limits_hold_at_every_mismatch_count(element: Element) -> None:
+def test_limits_hold_at_every_mismatch_count(element: Element, parts: tuple[int, ...]) -> None:
+    """n >= t iff M <= limit, for accumulators and mismatches counted bit by bit."""
+    random = np.random.default_rng(0)
     k = 3
-    base = accumulator_base(np.array([[1, -1, 1]], np.int8), element)
-    factor = 2 if element is Element.BIPOLAR else 1
-    most = k * (255 if element is Element.U8 else PLANES[element])
-    for t in [*range(-800, 801, 7), np.iinfo(np.int32).min, np.iinfo(np.int32).max]:
-        thresholds = np.array([[[t]]], np.int32)
-        limit = mismatch_limits(thresholds, base, TensorType((1, k), element), k)
-        assert limit.shape == (1, 1, 1)
-        assert -1 <= limit[0, 0, 0] <= most
-        for m in range(most + 1):
-            assert (int(base[0]) - factor * m >= t) == (m <= limit[0, 0, 0])
+    half = 1 if sum(parts) % 2 else 2
+    planes = random.choice(np.array([-1, 1]), (len(parts), 4, k))
+    weights = (np.tensordot(parts, planes, axes=1) // half).astype(np.int8)
+    base = accumulator_base(weights, element, parts)
+    x = integers(element, 40, k, random)
+    n = x.astype(int) @ weights.astype(int).T
+    bits = weight_planes(weights, parts)
+    m = np.zeros((len(x), 4), int)
+    for part, plane in zip(parts, bits, strict=True):
+        m += part * np.array([[mismatches(row, w, element) for w in plane] for row in x])
+    most = k * sum(parts) * (element.largest_code or PLANES[element])
+    assert m.max() <= most
+    least, top = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    for t in [*range(n.min() - 2, n.max() + 3, max(1, most // 40)), least, top]:
+        thresholds = np.full((1, 4, 1), t, np.int32)
+        limit = mismatch_limits(thresholds, base, TensorType((1, k), element), k, parts)
+        assert limit.shape == (1, 4, 1)
+        assert limit.min() >= -1
+        assert limit.max() <= most
+        np.testing.assert_array_equal(n >= t, m <= limit[0, :, 0])
 
 
 def test_limits_are_stored_as_narrow_as_they_fit() -> None:

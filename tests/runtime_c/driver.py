@@ -30,6 +30,7 @@ _FUNCTIONS = """
 #include <stdint.h>
 #include "bnn_bits.h"
 #include "bnn_pack.h"
+#include "bnn_power.h"
 #include "bnn_real.h"
 #include "bnn_round.h"
 #include "bnn_softmax.h"
@@ -89,6 +90,10 @@ LOOP(sub_mul, float, float, float, float, c[i] - bnn_mul(a[i], b[i]))
 LOOP(mul_then_add, float, float, float, float, mul_then_add(a[i], b[i], c[i]))
 LOOP(fused, float, float, float, float, __builtin_fmaf(a[i], b[i], c[i]))
 LOOP(dequantize, int32_t, double, double, float, bnn_dequantize(a[i], b[i], c[i]))
+LOOP(dequantize_two, int32_t, int32_t, double, float,
+     bnn_dequantize_two(a[i], b[i], c[i], 0.1, -7.3))
+LOOP(fused_dequantize_two, int32_t, int32_t, double, float,
+     (float)__builtin_fma(a[i], c[i], (double)b[i] * 0.1 - 7.3))
 LOOP(fused_dequantize, int32_t, double, double, float, (float)__builtin_fma(a[i], b[i], c[i]))
 LOOP(relu, float, float, float, float, bnn_relu(a[i]))
 LOOP(abs, float, float, float, float, bnn_abs(a[i]))
@@ -99,6 +104,12 @@ LOOP(floor, float, float, float, float, bnn_floor(a[i]))
 LOOP(ceil, float, float, float, float, bnn_ceil(a[i]))
 LOOP(exp, float, float, float, float, bnn_exp(a[i]))
 LOOP(log, float, float, float, float, bnn_log(a[i]))
+LOOP(erf, float, float, float, float, bnn_erf(a[i]))
+LOOP(max, float, float, float, float, bnn_max(a[i], b[i]))
+LOOP(min, float, float, float, float, bnn_min(a[i], b[i]))
+LOOP(sqrt, float, float, float, float, bnn_sqrt(a[i]))
+LOOP(power, float, int32_t, float, float,
+     bnn_power(a[i], (unsigned)(b[i] < 0 ? -b[i] : b[i]) / 2u, b[i] %% 2 != 0, b[i] < 0))
 LOOP(tanh, float, float, float, float, bnn_tanh(a[i]))
 LOOP(sigmoid, float, float, float, float, bnn_sigmoid(a[i]))
 

@@ -91,6 +91,18 @@ def test_dequantize_rounds_three_times(library: Library) -> None:
         assert_same_bits(actual, (n * scale + shift).astype(np.float32), n, scale, shift)
 
 
+def test_dequantize_two_rounds_six_times(library: Library) -> None:
+    random = np.random.default_rng(5)
+    n = random.integers(-(2**20), 2**20, COUNT).astype(np.int32)
+    total = random.integers(-(2**20), 2**20, COUNT).astype(np.int32)
+    scale = (7.3 - total * 0.1) / np.where(n == 0, 1, n)  # so that little is left of the sum
+    expected = (n * scale + total * 0.1 + -7.3).astype(np.float32)
+    fused = library.each("fused_dequantize_two", "float32", n, total, scale)
+    assert (fused != expected).mean() > 0.5
+    actual = library.each("dequantize_two", "float32", n, total, scale)
+    assert_same_bits(actual, expected, n, total, scale)
+
+
 _OURS = """
 #include "kernels/real_sum_scalar.h"
 void neighbours(size_t count, const float *v, float *y);

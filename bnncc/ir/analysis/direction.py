@@ -1,9 +1,10 @@
 """Is a chain monotone? Answered a channel, for the float32 arithmetic itself.
 
 Rounding is monotone, so that fl(x + c), fl(x * c) and their compositions rise or fall as their real
-counterparts do: a threshold found by bisection is then exact. Tanh and Sigmoid are sequences of
-roundings for which that argument does not hold; that they never fall was checked for every float
-(tests/runtime_c/test_transcendental.py).
+counterparts do: a threshold found by bisection is then exact. Exp, Tanh and Sigmoid are sequences
+of roundings for which that argument does not hold; that they never fall was checked for every float
+(tests/runtime_c/test_transcendental.py). Sqrt, Log and powers are no numbers below 0, and no order
+holds of those.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _RISING = (
     ew.Identity,
     ew.Relu,
     ew.Clip,
+    ew.Exp,
     ew.Tanh,
     ew.Sigmoid,
     ew.Sign,
@@ -64,7 +66,7 @@ def _term(term: Term, d: Sequence[Array], chain: Chain) -> Array:
             return d[0]
         case ew.Neg() | ew.Not():
             return _times(d[0], np.int8(-1))
-        case ew.Add() | ew.And() | ew.Or():
+        case ew.Add() | ew.And() | ew.Or() | ew.Max() | ew.Min():
             return _together(d[0], d[1])
         case ew.Sub() | ew.Greater() | ew.GreaterOrEqual():
             return _together(d[0], _times(d[1], np.int8(-1)))

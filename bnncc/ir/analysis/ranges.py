@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bnncc.ir.expression import Chain, Source, Term
+from bnncc.ir.expression import Chain, Source, Term, chains_to
+from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Array
 
-__all__ = ["Range", "range_of"]
+__all__ = ["Range", "bounds_of", "range_of"]
 
 Range = tuple[Array, Array]
 """The smallest and the largest value there may be; (-inf, inf) where nothing is known."""
@@ -26,6 +27,9 @@ _RISING = (
     ew.Identity,
     ew.Relu,
     ew.Clip,
+    ew.Exp,
+    ew.Log,
+    ew.Sqrt,
     ew.Tanh,
     ew.Sigmoid,
     ew.Sign,
@@ -64,6 +68,16 @@ def range_of(chain: Chain, low: Array, high: Array) -> Range:
     return np.broadcast_to(bottom, shape), np.broadcast_to(top, shape)
 
 
+def bounds_of(graph: Graph, name: str) -> tuple[float, float] | None:
+    """Return bounds on a tensor that hold whatever the model's input is, if there are any."""
+    everything = np.full((1, 1), _INFINITY)
+    for chain in chains_to(graph, name):
+        low, high = (end.astype(np.float64) for end in range_of(chain, -everything, everything))
+        if np.isfinite(low).all() and np.isfinite(high).all():
+            return float(low.min()), float(high.max())
+    return None
+
+
 def _known(found: Range) -> Range:
     """Return the range, everything where a bound is no number."""
     low, high = found
@@ -84,7 +98,7 @@ def _term(term: Term, r: Sequence[Range]) -> Range:
             magnitudes = np.abs(low), np.abs(high)
             least = np.where((low <= 0) & (high >= 0), np.float32(0), np.minimum(*magnitudes))
             return least, np.maximum(*magnitudes)
-        case ew.Add() | ew.And() | ew.Or():
+        case ew.Add() | ew.And() | ew.Or() | ew.Max() | ew.Min():
             return _at(term.op, low, others[0][0]), _at(term.op, high, others[0][1])
         case ew.Sub():
             return _at(term.op, low, others[0][1]), _at(term.op, high, others[0][0])
@@ -94,6 +108,9 @@ def _term(term: Term, r: Sequence[Range]) -> Range:
             return _at(term.op, high, others[0][0]), _at(term.op, low, others[0][1])
         case ew.Equal():
             return _equal(r[0], r[1])
+        case ew.Xor():
+            (a, b), (c, d) = r
+            return (a & ~d) | (c & ~b), (b & ~c) | (d & ~a)
         case ew.Mul() | ew.Div():
             return _product(term, r)
         case ew.Where():

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from bnncc.ir.ops.base import Op, OpError
-from bnncc.ir.ops.transcendental import sigmoid32, tanh32
+from bnncc.ir.ops.transcendental import erf32, exp32, log32, power32, sigmoid32, tanh32
 from bnncc.ir.types import DENSE, Array, Element, Stage, TensorType
 
 __all__ = [
@@ -26,9 +26,12 @@ __all__ = [
     "Ceil",
     "Clip",
     "Dequantize",
+    "DequantizeTwo",
     "Div",
     "Elementwise",
     "Equal",
+    "Erf",
+    "Exp",
     "Floor",
     "Greater",
     "GreaterOrEqual",
@@ -37,19 +40,25 @@ __all__ = [
     "LeakyRelu",
     "Less",
     "LessOrEqual",
+    "Log",
+    "Max",
+    "Min",
     "Mul",
     "Neg",
     "Not",
     "Or",
     "PRelu",
+    "Power",
     "Relu",
     "Round",
     "Sigmoid",
     "Sign",
+    "Sqrt",
     "Step",
     "Sub",
     "Tanh",
     "Where",
+    "Xor",
     "over_channels",
 ]
 
@@ -165,6 +174,30 @@ class Div(Elementwise):
 
 
 @dataclass(frozen=True)
+class Max(Elementwise):
+    """y = the larger of a and b, exact; b of equals, and a NaN wins."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the larger operand."""
+        a, b = operands
+        return np.where((a > b) | np.isnan(a), a, b)
+
+
+@dataclass(frozen=True)
+class Min(Elementwise):
+    """y = the smaller of a and b, exact; b of equals, and a NaN wins."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the smaller operand."""
+        a, b = operands
+        return np.where((a < b) | np.isnan(a), a, b)
+
+
+@dataclass(frozen=True)
 class Neg(Elementwise):
     """y = -x, exact."""
 
@@ -262,6 +295,57 @@ class Sigmoid(Elementwise):
     def compute(self, *operands: Array) -> Array:
         """Return the logistic function."""
         return sigmoid32(operands[0])
+
+
+@dataclass(frozen=True)
+class Erf(Elementwise):
+    """y = erf32(x), within 1.2 ulp of the error function; other libraries as for Tanh."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the error function."""
+        return erf32(operands[0])
+
+
+@dataclass(frozen=True)
+class Exp(Elementwise):
+    """y = exp32(x), within 1 ulp of exp(x); other libraries as for Tanh."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the exponential."""
+        return exp32(operands[0])
+
+
+@dataclass(frozen=True)
+class Log(Elementwise):
+    """y = log32(x), within 0.9 ulp of log(x); NaN below 0. Other libraries as for Tanh."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the natural logarithm."""
+        return log32(operands[0])
+
+
+@dataclass(frozen=True)
+class Sqrt(Elementwise):
+    """y = fl(sqrt(x)): IEEE 754 rounds it once; NaN below 0."""
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the rounded root."""
+        return np.sqrt(operands[0])
+
+
+@dataclass(frozen=True)
+class Power(Elementwise):
+    """y = power32(x, halves), x to the power of halves / 2; other libraries as for Tanh.
+
+    Attributes:
+        halves: twice the exponent, not 0.
+    """
+
+    halves: int
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the power."""
+        return power32(operands[0], self.halves)
 
 
 @dataclass(frozen=True)
@@ -401,6 +485,17 @@ class Or(_Logical):
 
 
 @dataclass(frozen=True)
+class Xor(_Logical):
+    """y = either a or b, and not both."""
+
+    arity: ClassVar[int] = 2
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the exclusive disjunction."""
+        return operands[0] ^ operands[1]
+
+
+@dataclass(frozen=True)
 class Where(Elementwise):
     """y = a where the condition holds, else b; operands (condition: BOOL, a, b)."""
 
@@ -495,6 +590,8 @@ class Dequantize(Elementwise):
     fl(alpha * n). A float32 reference that sums +-alpha itself reaches a value that depends on its
     order of summation; `slack` bounds the distance between any such value and this one, and is 0
     where every order gives the same. It does not enter the result.
+
+    Where the taps that a border cuts off change it, shift is F32 [1, C, *S], a value a pixel.
     """
 
     arity: ClassVar[int] = 4
@@ -502,19 +599,66 @@ class Dequantize(Elementwise):
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return F32 of the accumulator's shape."""
-        elements = [operand.element for operand in operands]
-        if elements != [Element.I32, Element.F64, Element.F64, Element.F64]:
-            raise OpError("Dequantize needs operands (i32, f64, f64, f64)")
-        n, *rows = operands
-        if len(n.shape) < 2 or any(row.shape not in ((1,), n.shape[1:2]) for row in rows):
-            raise OpError(f"the scales do not fit an accumulator {n}")
-        return (TensorType(n.shape, Element.F32),)
+        return _dequantized(self, operands, 1)
 
     def compute(self, *operands: Array) -> Array:
         """Return the dequantised accumulator."""
-        n, *rows = operands
-        scale, shift, _ = (over_channels(row, n.ndim) for row in rows)
-        return (n * scale + shift).astype(np.float32)
+        n, scale, shift, _ = operands
+        value = n * _aligned(scale, n) + _aligned(shift, n)
+        return np.asarray(value, np.float32)
+
+
+@dataclass(frozen=True)
+class DequantizeTwo(Elementwise):
+    """y = float32((n * scale + total * weight) + shift): a real value of two accumulators.
+
+    Operands (n: I32 [N, C, ...], total: I32 [N, C or 1, ...], scale, weight: F64 [C], shift, slack:
+    see `Dequantize`). Of weights a s + b with s = +-1, n sums s x and total sums x.
+    """
+
+    arity: ClassVar[int] = 6
+    channel_operands: ClassVar[frozenset[int]] = frozenset({2, 3, 4, 5})
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return F32 of the first accumulator's shape."""
+        return _dequantized(self, operands, 2)
+
+    def compute(self, *operands: Array) -> Array:
+        """Return the value of both accumulators."""
+        n, total, scale, weight, shift, _ = operands
+        products = n * _aligned(scale, n) + total * _aligned(weight, n)
+        return np.asarray(products + _aligned(shift, n), np.float32)
+
+
+def _dequantized(
+    op: Elementwise, operands: Sequence[TensorType], accumulators: int
+) -> tuple[TensorType, ...]:
+    """Return F32 of the first accumulator's shape, or refuse operands that do not fit."""
+    wanted = [Element.I32] * accumulators + [Element.F64] * (op.arity - accumulators)
+    image = len(operands) == op.arity and operands[-2].element is Element.F32
+    if image:
+        wanted[-2] = Element.F32
+    if [operand.element for operand in operands] != wanted:
+        kinds = ["i32"] * accumulators + ["f64"] * (op.arity - accumulators)
+        raise OpError(f"{op.name} needs operands ({', '.join(kinds)}), or an f32 image as shift")
+    sums, (*rows, shift, slack) = operands[:accumulators], operands[accumulators:]
+    n = sums[0]
+    rows.append(slack)
+    if not image:
+        rows.append(shift)
+    elif shift.shape != (1, *n.shape[1:]):
+        raise OpError(f"{shift} is no shift a pixel of an accumulator {n}")
+    if len(n.shape) < 2 or any(row.shape not in ((1,), n.shape[1:2]) for row in rows):
+        raise OpError(f"the scales do not fit an accumulator {n}")
+    for total in sums[1:]:
+        if total.shape not in (n.shape, (n.shape[0], 1, *n.shape[2:])):
+            raise OpError(f"{total} does not fit an accumulator {n}")
+    return (TensorType(n.shape, Element.F32),)
+
+
+def _aligned(row: Array, n: Array) -> Array:
+    """Return a row [C] so that it broadcasts over n [N, C, ...]; a value a pixel does already."""
+    return row if row.ndim > 1 else over_channels(row, n.ndim)
 
 
 @dataclass(frozen=True)
@@ -522,11 +666,17 @@ class Step(Elementwise):
     """y = levels[c, j] with j the number of thresholds[c] that are <= x: the canonical quantiser.
 
     Operands (x: F32 or I32 [N, C, ...], thresholds: same element [C or 1, T] ascending, levels: F32
-    [C or 1, T + 1]). `to` is BIPOLAR where every level is -1 or +1, TERNARY where 0 occurs too,
-    F32 for any other levels.
+    [C or 1, T + 1]). `to` is BIPOLAR where every level is -1 or +1, TERNARY where 0 occurs too, a
+    code (U1 to U4) where they are 0, 1, ..., F32 for any other levels.
+
+    Attributes:
+        to: see above.
+        stands_for: the real values that the integers of `to` stand for in the model, ascending;
+            none where they are the values themselves.
     """
 
     to: Element
+    stands_for: tuple[float, ...] = ()
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.BINARY})
     arity: ClassVar[int] = 3
@@ -535,7 +685,7 @@ class Step(Elementwise):
 
     @property
     def result_element(self) -> Element:
-        """BIPOLAR, TERNARY or F32."""
+        """The attribute."""
         return self.to
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -558,5 +708,17 @@ class Step(Elementwise):
             result = np.where(passed, column(levels[:, j + 1]), result)
         return result.astype(self.to.dtype)
 
+    def integers(self, real: Array) -> Array:
+        """Return the elements of `to` that stand for the model's own values, the nearest each."""
+        if not self.stands_for:
+            return real
+        values = np.asarray(self.stands_for, np.float32)
+        between = (values[1:] + values[:-1]) / 2
+        index = np.searchsorted(between, real)
+        if self.to is Element.BIPOLAR:
+            return 2 * index - 1
+        return index - 1 if self.to is Element.TERNARY else index
+
     def __str__(self) -> str:
-        return f"Step({self.to.value})"
+        scaled = f" for {', '.join(map(str, self.stands_for))}" if self.stands_for else ""
+        return f"Step({self.to.value}{scaled})"

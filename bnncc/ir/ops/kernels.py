@@ -16,9 +16,8 @@ import numpy as np
 
 from bnncc.ir.expression import Expression, Operand, Source
 from bnncc.ir.ops.base import Op, OpError
-from bnncc.ir.ops.linear import matrix_conv, sequential_conv
-from bnncc.ir.ops.pool import AveragePool, MaxPool
-from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.linear import WindowSum, matrix_conv, sequential_conv
+from bnncc.ir.ops.pool import MaxPool, Pooling
 from bnncc.ir.ops.shape import Movement
 from bnncc.ir.storage import (
     decode,
@@ -46,6 +45,7 @@ __all__ = [
     "Fused",
     "Linear",
     "Map",
+    "MismatchScale",
     "Move",
     "PackPlanes",
     "Pool",
@@ -53,6 +53,7 @@ __all__ = [
     "RealConv",
     "SignSum",
     "Store",
+    "SumUnderWindow",
     "XnorConv",
 ]
 
@@ -239,9 +240,9 @@ class Map(Fused):
 
 @dataclass(frozen=True)
 class Pool(Fused):
-    """A pool or a mean of numbers, whose definition is the logical operation's own."""
+    """A pool or a reduction of numbers, whose definition is the logical operation's own."""
 
-    op: MaxPool | AveragePool | ReduceMean
+    op: Pooling
 
     @property
     def own_operands(self) -> int:
@@ -262,14 +263,70 @@ class Pool(Fused):
 
 
 @dataclass(frozen=True)
-class PoolBits(Op):
-    """MaxPool on bits: OR over the window, or AND in channels whose bit of the mask is set.
+class SumUnderWindow(Fused):
+    """S = sum of packed integers over a window and the channels of a group, then the epilogue.
 
-    Operands (x: PackedChannels [N, C, *S]), or (x, mask: words). A TERNARY's planes are x >= 0 and
-    x > 0: either rises with x, so that the same holds for both.
+    Operands (x: PackedChannels [N, C, *S], the epilogue's). It counts the bits that are 1: each is
+    2 in a BIPOLAR plane, 1 in a TERNARY's, 2^j in plane j of codes, and each element of the first
+    two is 1 less than what its bits count.
+
+    Attributes:
+        op: which window, groups and padding, and how many channels the sums fill.
+        element: of x.
+        depth: channels of x in one group.
+    """
+
+    op: WindowSum
+    element: Element
+    depth: int
+
+    @property
+    def own_operands(self) -> int:
+        """X."""
+        return 1
+
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return [N, channels, *outputs]."""
+        (x,) = operands
+        layout, groups = x.layout, self.op.groups
+        if not isinstance(layout, PackedChannels) or x.element is not self.element:
+            raise OpError(f"{self.name} reads packed {self.element.value}")
+        if x.shape[1] != groups * self.depth:
+            raise OpError(f"{groups} groups of {self.depth} channels do not fit {x}")
+        if groups > 1 and layout.groups != groups and self.depth % layout.word_bits:
+            raise OpError(f"groups of {self.depth} channels are not words of {x}")
+        return self.op.infer([TensorType(x.shape, x.element)])[0].shape
+
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the sums, from the words as they are, unused bits included."""
+        (x,) = operands
+        op = self.op
+        bits = unpack_bits(x, x.shape[-1] * x.dtype.itemsize * 8)
+        ones = bits.reshape(*bits.shape[:-1], op.groups, -1).sum(axis=-1, dtype=np.int64)
+        if self.element.code_bits:
+            pixels = sum(ones[:, p] << p for p in range(x.shape[1]))
+        else:
+            pixels = (2 // x.shape[1]) * ones.sum(axis=1) - self.depth
+        taps = op.window.patches(np.moveaxis(pixels, -1, 1), op.pad * self.depth)
+        sums = taps.sum(axis=tuple(range(2, 2 + len(op.window.axes))))
+        repeated = np.repeat(sums, op.channels // op.groups, axis=1)
+        return np.moveaxis(repeated, 1, -1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class PoolBits(Op):
+    """MaxPool on packed integers: the largest, or the smallest where the mask's bit is set.
+
+    Operands (x: PackedChannels [N, C, *S]), or (x, mask: words). Where the planes rise with x that
+    is OR and AND of each: BIPOLAR has one, a TERNARY's are x >= 0 and x > 0.
+
+    Attributes:
+        window: as in `MaxPool`.
+        codes: whether the planes are the bits of a code, which compares as a whole.
     """
 
     window: Window
+    codes: bool = False
 
     stages: ClassVar[frozenset[Stage]] = _LOWERED
 
@@ -284,8 +341,10 @@ class PoolBits(Op):
         return (TensorType(shape, x.element, x.layout),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the words of the pooled bits."""
+        """Return the words of the pooled integers."""
         x, *mask = operands
+        if self.codes:
+            return (self._pooled_codes(x, mask),)
         images = np.moveaxis(x, -1, 2).reshape(-1, x.shape[-1], *x.shape[2:-1])
         axes = tuple(range(2, 2 + len(self.window.axes)))
         result = np.bitwise_or.reduce(self.window.patches(images), axis=axes)
@@ -296,6 +355,18 @@ class PoolBits(Op):
             result = (result & ~chosen) | (every & chosen)
         planes = result.reshape(*x.shape[:2], *result.shape[1:])
         return (np.ascontiguousarray(np.moveaxis(planes, 2, -1)),)
+
+    def _pooled_codes(self, x: Array, mask: Sequence[Array]) -> Array:
+        """Return the planes of the largest or smallest codes."""
+        count = x.shape[-1] * x.dtype.itemsize * 8
+        bits = np.moveaxis(unpack_bits(x, count), -1, 2)
+        weights = (1 << np.arange(x.shape[1])).reshape(-1, *(1,) * (bits.ndim - 2))
+        falls = unpack_bits(mask[0], count) if mask else np.zeros(count, np.uint8)
+        direction = np.where(falls, np.int8(-1), np.int8(1))
+        codes = (bits * weights).sum(axis=1).astype(np.uint8)
+        (codes,) = MaxPool(self.window).evaluate([codes, direction])
+        planes = codes[:, np.newaxis] & weights != 0
+        return pack_planes(planes, PackedChannels(x.dtype.itemsize * 8, x.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -398,32 +469,63 @@ class Linear(Fused):
 
 
 @dataclass(frozen=True)
+class MismatchScale:
+    """How accumulators follow from mismatches, see `XnorConv`.
+
+    Attributes:
+        of_k: what the accumulator of bits without mismatches has, before the division, for each K.
+        factor, divisor: n = (base - factor * M) / divisor.
+    """
+
+    of_k: int
+    factor: int
+    divisor: int
+
+    @classmethod
+    def of(cls, parts: Sequence[int], *, bipolar: bool) -> MismatchScale:
+        """Return the scale for weights of these parts."""
+        total = sum(parts)
+        half = 2 - total % 2
+        return cls(total // half, 2 // half, 1) if bipolar else cls(total, 1, half)
+
+
+@dataclass(frozen=True)
 class XnorConv(Linear):
-    """n = base - factor * sum_p 2^(p * shift) * mismatches_p, then the epilogue.
+    """n = (base - factor * M) / divisor, with M a weighted sum of mismatches; then the epilogue.
 
-    Operands (x: PackedChannels [N, C, *S], weights: words [blocks, taps * words, nr], base: I32 [O]
-    unless `direct` or `skip`, zeros: I32 [Z, axes + 2] if `zeros`, then the epilogue's).
-    mismatches_p is popcount(x_p XOR w) over the words under the window in plane p. A bipolar dot
-    product is K - 2 * mismatches, and a k-bit code is a sum of bipolar planes, so that:
+    Operands (x: PackedChannels [N, C, *S], weights: words [parts * blocks, taps * words, nr], base:
+    I32 [O] unless `direct` or `skip`, zeros: I32 [Z, axes + 2] if `zeros`, then the epilogue's).
 
-    | x       | base                           | factor | shift |
-    | BIPOLAR | K                              | 2      | 0     |
-    | TERNARY | K                              | 1      | 0     |
-    | U8      | 255 * (K + sum_k w_k) / 2      | 1      | 1     |
+    The weights are (sum_i parts_i w_i) / h with w_i = +-1 and h = 2 where the parts' sum P is even,
+    else 1: parts (1,) are +-1, and (1, 1) are -1, 0, +1. The blocks of one part follow those of the
+    part before. M = sum_i parts_i sum_p 2^(p * shift) * popcount(x_p XOR w_i) over the words under
+    the window. A bipolar dot product is K - 2 * mismatches, and a k-bit code is a sum of bipolar
+    planes, so that:
+
+    | x       | base                             | factor | divisor | shift |
+    | BIPOLAR | P K / h                          | 2 / h  | 1       | 0     |
+    | TERNARY | P K                              | 1      | h       | 0     |
+    | codes   | (2^k - 1) * (P K + h sum w) / 2  | 1      | h       | 1     |
+
+    The division is exact.
 
     Attributes:
         direct: there is no base, and the thresholds of the epilogue's one store, which has no
-            expression, are limits on the weighted mismatches M instead: n >= t iff M <= limit.
+            expression, are limits on M instead: n >= t iff M <= limit.
         skip: taps outside of the image are left out; K is then the depth times the taps inside.
         pad: else, what these taps hold, see BinaryConv.
-        zeros: whether some weights are 0. They are packed as +1, and each row (channel, *tap,
-            channel of the group) of the operand takes its product away again.
+        zeros: whether some weights of a single part are 0. They are packed as +1, and each row
+            (channel, *tap, channel of the group) of the operand takes its product away again.
+        codes: whether the planes of x are the bits of a code.
+        parts: see above.
     """
 
     direct: bool = False
     skip: bool = False
     pad: int = 0
     zeros: bool = False
+    codes: bool = False
+    parts: tuple[int, ...] = (1,)
 
     @property
     def own_operands(self) -> int:
@@ -439,7 +541,8 @@ class XnorConv(Linear):
         if self.groups > 1 and layout.groups != self.groups and self.depth % layout.word_bits:
             raise OpError(f"groups of {self.depth} channels are not words of {x}")
         words = layout.words(x.shape[1]) // self.groups
-        if weights.shape != (self.blocks, self.window.taps * words, self.nr):
+        blocks = len(self.parts) * self.blocks
+        if weights.shape != (blocks, self.window.taps * words, self.nr):
             raise OpError(f"weights {weights} do not fit an input {x}")
         return self._result(x)
 
@@ -447,14 +550,14 @@ class XnorConv(Linear):
         """Return the accumulators n, or with `direct` the weighted mismatches as -M."""
         x, weights, *rest = operands
         mismatches = self._mismatches(x, weights)
-        factor = 2 if x.shape[1] == 1 else 1
         if self.direct:
             return np.moveaxis(-mismatches, 1, -1)
+        scale = MismatchScale.of(self.parts, bipolar=not self.codes and x.shape[1] == 1)
         if self.skip:
-            base: Array = self.depth * self.window.counts(x.shape[2:-1])
+            base: Array = scale.of_k * self.depth * self.window.counts(x.shape[2:-1])
         else:
             base = rest.pop(0).astype(np.int64).reshape(-1, *(1,) * len(self.window.axes))
-        n = base - factor * mismatches
+        n = (base - scale.factor * mismatches) // scale.divisor
         if self.zeros:
             n = self._without(n, x, rest[0])
         return np.moveaxis(n.astype(np.int32), 1, -1)
@@ -466,26 +569,33 @@ class XnorConv(Linear):
         return super().evaluate(operands)
 
     def _mismatches(self, x: Array, weights: Array) -> Array:
-        """Return M = sum_p 2^(p * shift) * popcount(x_p XOR w), int64 [N, O, *outputs].
+        """Return M, int64 [N, O, *outputs].
 
         popcount(a XOR b) = popcount(a) + popcount(b) - 2 popcount(a AND b), and the last is a dot
         product of zeros and ones, exact in float32 up to 2^24 bits.
         """
-        planes, bits = x.shape[1], weights.dtype.itemsize * 8
-        w = self._rows(_lanes(weights, bits)).astype(np.float32)
+        bits = weights.dtype.itemsize * 8
+        planes = [
+            np.moveaxis(unpack_bits(x[:, p], x.shape[-1] * bits), -1, 1).astype(np.float32)
+            for p in range(x.shape[1])
+        ]
+        total: Array = np.zeros((), np.int64)
+        for factor, part in zip(self.parts, np.split(weights, len(self.parts)), strict=True):
+            w = self._rows(_lanes(part, bits)).astype(np.float32)
+            ones = self._ones(w, x.shape[2:-1])
+            for p, a in enumerate(planes):
+                mismatches = self._count(a, self._fill(p, a.shape[1]), w) + ones
+                total = total + (factor * mismatches.astype(np.int64) << (p if self.codes else 0))
+        return total
+
+    def _ones(self, w: Array, sizes: Sequence[int]) -> Array:
+        """Return popcount(w) under each window, [O, *outputs or 1s]."""
         counted = w.sum(axis=1)  # [O, *kernel]
         ends = tuple(range(1, counted.ndim))
         if self.skip:
-            valid = self.window.valid(x.shape[2:-1])
-            ones = np.tensordot(counted, valid.astype(np.float32), axes=len(ends))
-        else:
-            ones = counted.sum(axis=ends).reshape(-1, *(1,) * len(ends))
-        total: Array = np.zeros((), np.int64)
-        for p in range(planes):
-            a = np.moveaxis(unpack_bits(x[:, p], x.shape[-1] * bits), -1, 1).astype(np.float32)
-            mismatches = self._count(a, self._fill(p, planes, a.shape[1]), w) + ones
-            total = total + (mismatches.astype(np.int64) << (p if planes == 8 else 0))
-        return total
+            valid = self.window.valid(sizes).astype(np.float32)
+            return np.asarray(np.tensordot(counted, valid, axes=len(ends)))
+        return np.asarray(counted.sum(axis=ends).reshape(-1, *(1,) * len(ends)))
 
     def _count(self, a: Array, fill: Array, w: Array) -> Array:
         """Return popcount(a) - 2 popcount(a AND w) under each window, taps outside being `fill`."""
@@ -498,10 +608,10 @@ class XnorConv(Linear):
         outside: Array = rows.sum(axis=2).reshape(-1, *ends)
         return inside + outside
 
-    def _fill(self, plane: int, planes: int, count: int) -> Array:
+    def _fill(self, plane: int, count: int) -> Array:
         """Return what plane `plane` holds outside of the image, float32 [count] zeros and ones."""
         fill = np.zeros((self.groups, count // self.groups), np.float32)
-        held = self.pad >> plane & 1 if planes == 8 else self.pad > 0
+        held = self.pad >> plane & 1 if self.codes else self.pad > 0
         if held and not self.skip:
             fill[:, : self.depth] = 1
         return fill.reshape(-1)
@@ -509,8 +619,12 @@ class XnorConv(Linear):
     def _without(self, n: Array, x: Array, zeros: Array) -> Array:
         """Return the accumulators without the products of weights that are 0."""
         planes = np.moveaxis(unpack_bits(x, x.shape[-1] * x.dtype.itemsize * 8), -1, 2)
-        element = {1: Element.BIPOLAR, 2: Element.TERNARY, 8: Element.U8}[x.shape[1]]
-        levels = from_planes(planes, element).astype(np.int64)
+        if self.codes:
+            weights = (1 << np.arange(x.shape[1])).reshape(-1, *(1,) * (planes.ndim - 2))
+            levels = (planes * weights).sum(axis=1)
+        else:
+            element = {1: Element.BIPOLAR, 2: Element.TERNARY}[x.shape[1]]
+            levels = from_planes(planes, element).astype(np.int64)
         patches = self.window.patches(levels, self.pad)
         stride = x.shape[-1] * x.dtype.itemsize * 8 // self.groups
         result = n.copy()

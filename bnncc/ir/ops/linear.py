@@ -21,6 +21,7 @@ __all__ = [
     "BinaryDense",
     "Conv",
     "MatMul",
+    "WindowSum",
     "accumulator_interval",
     "matrix_conv",
     "sequential_conv",
@@ -103,7 +104,7 @@ def accumulator_interval(element: Element, k: int) -> Interval | None:
     """Return every value a sum of `k` terms +-x can take, or None where x is real.
 
     Args:
-        element: of x: BIPOLAR, TERNARY (-1, 0, +1), U8 (0..255) or F32.
+        element: of x: BIPOLAR, TERNARY (-1, 0, +1), a code (U8: 0..255) or F32.
         k: the reduction length.
     """
     match element:
@@ -111,8 +112,8 @@ def accumulator_interval(element: Element, k: int) -> Interval | None:
             return Interval(-k, k, 2)
         case Element.TERNARY:
             return Interval(-k, k)
-        case Element.U8:
-            return Interval(-255 * k, 255 * k)
+        case _ if element.code_bits:
+            return Interval(-element.largest_code * k, element.largest_code * k)
         case _:
             return None
 
@@ -176,21 +177,21 @@ _PADS: dict[Element, Sequence[int]] = {
     Element.F32: (0,),
     Element.BIPOLAR: (-1, 0, 1),
     Element.TERNARY: (-1, 0, 1),
-    Element.U8: range(256),
+    **{element: range(element.largest_code + 1) for element in Element if element.code_bits},
 }
 
 
 @dataclass(frozen=True)
 class BinaryConv(Op):
-    """n = sum of w x over the window, with w in {-1, +1}, in a few places 0.
+    """n = sum of w x over the window, with w = +-1, -1, 0, +1 or other small integers.
 
-    Operands (x [N, C, *S], weights: BIPOLAR or TERNARY [O, C / groups, *kernel]). BIPOLAR, TERNARY
-    or U8 x: an exact I32 accumulator. F32 x: an F32 sum in the order of `Conv`.
+    Operands (x [N, C, *S], weights: BIPOLAR, TERNARY or S2..S4 [O, C / groups, *kernel]). BIPOLAR,
+    TERNARY x or codes: an exact I32 accumulator. F32 x: an F32 sum in the order of `Conv`.
 
     Attributes:
         window, groups: as in `Conv`.
         pad: what taps outside of the input hold: 0, as if they were not there, or for BIPOLAR and
-            TERNARY x -1 or +1, or for U8 x any code.
+            TERNARY x -1 or +1, or any code.
     """
 
     window: Window
@@ -203,8 +204,8 @@ class BinaryConv(Op):
         """Return I32 with its interval, or F32, [N, O, *outputs]."""
         x, weights = operands
         shape = _result_shape(x, weights, self.window, self.groups)
-        if weights.element not in (Element.BIPOLAR, Element.TERNARY):
-            raise OpError(f"{self.name} needs bipolar weights")
+        if not weights.element.largest_weight:
+            raise OpError(f"{self.name} needs weights that are sums of bitplanes")
         if x.element not in _PADS:
             raise OpError(f"{self.name} cannot sum {x.element.value}")
         if self.pad not in _PADS[x.element]:
@@ -220,11 +221,12 @@ class BinaryConv(Op):
         in number, zeros among the weights anywhere.
         """
         depth = weights.shape[1]
-        found = accumulator_interval(x.element, depth * self.window.taps)
+        largest = weights.element.largest_weight
+        found = accumulator_interval(x.element, largest * depth * self.window.taps)
         if found is None or found.stride == 1:
             return found
         odd_border = self.pad == 0 and depth % 2 == 1 and self.window.is_padded(x.shape[2:])
-        if odd_border or weights.element is Element.TERNARY:
+        if odd_border or weights.element is not Element.BIPOLAR:
             return Interval(found.low, found.high)
         return found
 
@@ -233,7 +235,7 @@ class BinaryConv(Op):
         x, weights = operands
         if x.dtype == np.float32:
             return (sequential_conv(x, weights.astype(np.float32), self.window, self.groups),)
-        # Exact: every partial sum is an integer below 2^24 (binarise_weights sees to 255 K < 2^24).
+        # Exact: partial sums are integers below 2^24 (binarise_weights sees to 255 K w < 2^24).
         real = (x.astype(np.float32), weights.astype(np.float32))
         product = matrix_conv(*real, self.window, self.groups, self.pad)
         return (product.astype(np.int32),)
@@ -249,3 +251,46 @@ class BinaryDense(BinaryConv):
 
     def __str__(self) -> str:
         return self.name
+
+
+@dataclass(frozen=True)
+class WindowSum(Op):
+    """S = sum of x over the window and the channels of a group: what a filter of ones would sum.
+
+    Operand x [N, C, *S]: BIPOLAR, TERNARY or codes; an exact I32 sum for each of the groups, in the
+    C order of the outputs' channels. Weights a s + b with s = +-1 sum to a n + b S.
+
+    Attributes:
+        window, groups, pad: as in `BinaryConv`.
+        channels: of the result: 1 for one group, else a multiple of the groups, of which each fills
+            equally many channels in a row.
+    """
+
+    window: Window
+    groups: int = 1
+    pad: int = 0
+    channels: int = 1
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.BINARY})
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return I32 with its interval, [N, channels, *outputs]."""
+        (x,) = operands
+        depth, odd = divmod(x.shape[1], self.groups)
+        if odd or self.channels % self.groups or len(x.shape) != 2 + len(self.window.axes):
+            raise OpError(f"{self.channels} sums of {self.groups} groups do not fit {x}")
+        interval = accumulator_interval(x.element, depth * self.window.taps)
+        if interval is None or self.pad not in _PADS[x.element]:
+            raise OpError(f"{self.name} cannot sum {x.element.value} padded with {self.pad}")
+        interval = Interval(0 if x.element.code_bits else interval.low, interval.high)
+        shape = (x.shape[0], self.channels, *self.window.outputs(x.shape[2:]))
+        return (TensorType(shape, Element.I32, interval=interval),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the sums."""
+        (x,) = operands
+        depth = x.shape[1] // self.groups
+        ones = np.ones((self.groups, depth, *self.window.kernel), np.float32)
+        sums = matrix_conv(x.astype(np.float32), ones, self.window, self.groups, self.pad)
+        repeated = np.repeat(sums, self.channels // self.groups, axis=1)
+        return (repeated.astype(np.int32),)

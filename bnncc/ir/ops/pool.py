@@ -1,4 +1,4 @@
-"""Pools: one value from each window of each channel."""
+"""Pools: one value from several of an image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from bnncc.ir.ops.base import Op, OpError
 from bnncc.ir.types import DENSE, Array, Element, Stage, TensorType
 from bnncc.ir.window import Window
 
-__all__ = ["AveragePool", "MaxPool"]
+__all__ = ["AveragePool", "MaxPool", "Pooling"]
 
-_ORDERED = (Element.F32, Element.BIPOLAR, Element.TERNARY, Element.U8)
+_ORDERED = (
+    Element.F32,
+    Element.BIPOLAR,
+    Element.TERNARY,
+    *(element for element in Element if element.code_bits),
+)
+
+
+@dataclass(frozen=True)
+class Pooling(Op):
+    """An operation that makes each value from several of one operand, by no weights of a model."""
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.BINARY})
 
 
 def _pooled(x: TensorType, window: Window) -> tuple[int, ...]:
@@ -28,18 +40,17 @@ def _pooled(x: TensorType, window: Window) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class MaxPool(Op):
+class MaxPool(Pooling):
     """y = the largest x in the window; taps outside of the input do not count.
 
     Of equals the first in C order, which decides between +0 and -0; a NaN wins.
 
-    Operands (x [N, C, *S]: F32, BIPOLAR, TERNARY or U8) and, at stage BINARY, perhaps (direction:
-    BIPOLAR [C]): channels of direction -1 take the smallest instead. Source: ONNX MaxPool-22.
+    Operands (x [N, C, *S]: F32, BIPOLAR, TERNARY or codes) and, at stage BINARY, perhaps
+    (direction: BIPOLAR [C]): channels of direction -1 take the smallest instead. Source: ONNX
+    MaxPool-22.
     """
 
     window: Window
-
-    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.BINARY})
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return the operand's element [N, C, *outputs]."""
@@ -78,7 +89,7 @@ def _extremes(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class AveragePool(Op):
+class AveragePool(Pooling):
     """y = fl(sum / count), the float32 sum over the window's taps in C order.
 
     Operands (x: F32 [N, C, *S]). The count is of the taps inside the input, or with
@@ -88,8 +99,6 @@ class AveragePool(Op):
 
     window: Window
     count_include_pad: bool = False
-
-    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT, Stage.BINARY})
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return F32 [N, C, *outputs]."""
