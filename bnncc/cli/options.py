@@ -40,7 +40,8 @@ HERE = Path()
 """The current folder."""
 
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="The trained network: ONNX, or .pt2 of PyTorch.")
+    Path,
+    typer.Argument(metavar="MODEL", help="The trained network: ONNX, .pt2 of PyTorch, or .tflite."),
 ]
 Name = Annotated[
     str,
@@ -108,7 +109,9 @@ DataFile = Annotated[
 ]
 Samples = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="How many random samples.  [default: 256]"),
+    typer.Option(
+        min=1, metavar="N", help="How many random samples.  [default: 256, fewer for large models]"
+    ),
 ]
 Seed = Annotated[
     int | None,

@@ -32,7 +32,7 @@ _HELP = (
 
 class _Samples(TypedDict):
     data: Path | None
-    samples: int
+    samples: int | None
     seed: int
 
 
@@ -45,7 +45,7 @@ def samples_of(data: Path | None, samples: int | None, seed: int | None) -> _Sam
     if data is not None and (samples is not None or seed is not None):
         what = "--samples and --seed choose random samples, and --data names others"
         raise UsageError("BNN020", what, help="leave one of them out; --data is used in full")
-    return {"data": data, "samples": 256 if samples is None else samples, "seed": seed or 0}
+    return {"data": data, "samples": samples, "seed": seed or 0}
 
 
 def show_verification(console: Console, verification: Verification, model: Path) -> None:

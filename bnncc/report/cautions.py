@@ -101,8 +101,11 @@ def _percent(share: float) -> str:
 
 
 def _real_inputs(layers: Sequence[LayerReport]) -> Iterator[Caution]:
-    """Yield on layers with binary weights and real inputs; the first layer's is often the image."""
-    found = [n for n in layers[1:] if n.arithmetic is Arithmetic.SIGNS]
+    """Yield on layers with binary weights and real inputs; the first layer's is often the image.
+
+    Box filters, such as the one that makes XNOR-Net's kappa, are meant to read reals.
+    """
+    found = [n for n in layers[1:] if n.arithmetic is Arithmetic.SIGNS and n.levels > 1]
     if not found:
         return
     text = (

@@ -50,7 +50,7 @@ class LayerReport:
         macs: multiply-accumulates a sample, those outside of a padded image included.
         weights: "binary" or "real".
         levels: how many values an output channel's weights have, at most, up to rounding, in the
-            first block of channels.
+            first block of channels; 1 for sums of x itself, such as a box filter.
         activations: what it reads: "bipolar", "ternary", "u8" or "f32".
         arithmetic: what its multiply-accumulates are.
         reason: why they are not on bits, "" if they are.
@@ -174,10 +174,12 @@ def _arithmetic(op: Linear) -> Arithmetic:
 def _levels(packed: Graph, kernel: Node, op: Linear) -> int:
     """Return the most values of a channel in the first block, within 2^-16 of its largest."""
     if isinstance(op, XnorConv):
-        return 3 if op.zeros else 2
+        return 3 if op.zeros else sum(op.parts) + 1
+    weights = packed.constants[kernel.inputs[1]]
     if isinstance(op, SignSum):
-        return 2
-    block = packed.constants[kernel.inputs[1]][0, :, : op.channels // op.groups]
+        ones = int(np.unpackbits(weights.view(np.uint8)).sum())
+        return 2 if 0 < ones < op.channels * op.depth * op.window.taps else 1
+    block = weights[0, :, : op.channels // op.groups]
     unit = np.maximum(np.abs(block).max(axis=0), np.finfo(np.float32).tiny)
     steps = np.rint(block.astype(np.float64) / unit * 2**16)
     return max(np.unique(lane).size for lane in steps.T)
@@ -191,7 +193,8 @@ def _macs_per_word(op: Linear, x: TensorType) -> float:
     if not isinstance(x.layout, PackedChannels):
         return 0.0
     words = -(-op.depth // x.layout.word_bits)
-    return op.depth / (words * x.layout.planes)
+    parts = len(op.parts) if isinstance(op, XnorConv) else 1
+    return op.depth / (words * x.layout.planes * parts)
 
 
 def _reason(source: Graph, lowered: Lowered, node: Node, op: Linear) -> str:
@@ -202,19 +205,21 @@ def _reason(source: Graph, lowered: Lowered, node: Node, op: Linear) -> str:
         return refusals[0].reason
     if isinstance(op, RealConv):
         return "its weights are real"
-    maker = _maker(source, node.inputs[0])
-    if maker is None:
+    makers = _makers(source, node.inputs[0])
+    if not makers or isinstance(makers[0].op, Movement | MaxPool):
         return "its input is the model's own, in float; --input uint8:SCALE,OFFSET takes bytes"
-    return f"its input is real, made by {maker.op.name}"
+    return f"its input is real, made by {', '.join(maker.op.name for maker in makers)}"
 
 
-def _maker(source: Graph, name: str) -> Node | None:
-    """Return what computes a tensor's elements, past what only moves them; None for an input."""
+def _makers(source: Graph, name: str) -> list[Node]:
+    """Return what computes a tensor's elements, if anything does, then what moves them."""
+    makers: list[Node] = []
     while (node := source.producers.get(name)) is not None:
+        makers.append(node)
         if not isinstance(node.op, Movement | MaxPool):
-            return node
+            break
         name = node.inputs[0]
-    return None
+    return makers[::-1]
 
 
 def _shape_text(source: Graph, node: Node) -> str:

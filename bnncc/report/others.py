@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bnncc.backend.program import Program
 from bnncc.ir.graph import Graph, Node
-from bnncc.ir.ops.kernels import Linear, Map, Move, PackPlanes, Pool, PoolBits
-from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.interpolate import Interpolate
+from bnncc.ir.ops.kernels import Linear, Map, Move, PackPlanes, Pool, PoolBits, SumUnderWindow
+from bnncc.ir.ops.pool import AveragePool, MaxPool
 from bnncc.ir.types import TensorType
 
 __all__ = ["OtherWork", "other_work"]
@@ -19,7 +20,8 @@ class OtherWork:
     """All passes of one kind over stored tensors.
 
     Attributes:
-        kind: "elementwise", "move", "pool", "pool of bits", "bitplanes", or the operation's name.
+        kind: "elementwise", "move", "pool", "pool of bits", "sum of bits", "bitplanes", or the
+            operation's name.
         count: of such passes.
         elements: that they visit a sample: those under a pool's windows, those that others write.
     """
@@ -58,6 +60,8 @@ def _kind(node: Node) -> str:
             return "pool"
         case PoolBits():
             return "pool of bits"
+        case SumUnderWindow():
+            return "sum of bits"
         case PackPlanes():
             return "bitplanes"
         case op:
@@ -66,11 +70,12 @@ def _kind(node: Node) -> str:
 
 def _visited(x: TensorType, result: TensorType, node: Node) -> int:
     match node.op:
-        case Pool(op=ReduceMean()):
-            return x.size
-        case Pool(op=pool):
-            assert not isinstance(pool, ReduceMean)  # the case above
-            return math.prod(result.shape) * pool.window.taps
+        case Pool(op=MaxPool(window=window) | AveragePool(window=window)):
+            return math.prod(result.shape) * window.taps
+        case Pool(op=Interpolate(axes=axes)):
+            return math.prod((*result.shape, *(2 for _ in axes)))
+        case SumUnderWindow(op=op):
+            return result.size * x.shape[1] // op.groups * op.window.taps
         case PoolBits(window=window):
             return result.size * window.taps
         case _:

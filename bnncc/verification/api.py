@@ -12,11 +12,15 @@ from bnncc.compiler import Artifact, Compilation, Options, Progress, compile_in_
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bnncc.backend.program import Program
     from bnncc.ir.types import Array
     from bnncc.verification.result import Verification
     from bnncc.verification.run import CompiledModel
 
 __all__ = ["load", "verify"]
+
+_FEWEST, _MOST = 4, 256
+_MACS = 5_000_000_000
 
 
 def load(compiled: Artifact | Compilation, *, compiler: str = "") -> CompiledModel:
@@ -40,7 +44,7 @@ def verify(
     *,
     example_inputs: Tensor | Sequence[Tensor] | None = None,
     data: str | os.PathLike[str] | Mapping[str, Array] | None = None,
-    samples: int = 256,
+    samples: int | None = None,
     seed: int = 0,
     compiler: str = "",
     progress: Progress = lambda *_: None,
@@ -53,7 +57,7 @@ def verify(
         example_inputs: as for `compile`.
         data: an .npz file or arrays by input name, with `labels` if there are any; all samples in
             it are used. None takes random samples.
-        samples: how many random samples.
+        samples: how many random samples; by default 256, fewer where one alone takes long.
         seed: of the random samples.
         compiler: as for `load`.
         progress: as for `compile`.
@@ -75,9 +79,15 @@ def verify(
     graph = compilation.lowered.graph
     command = find_compiler(compiler)
     if data is None:
-        chosen = random_samples(graph, compilation.inputs, samples, seed)
+        count = _sample_count(compilation.program) if samples is None else samples
+        chosen = random_samples(graph, compilation.inputs, count, seed)
     else:
         chosen = load_samples(graph, compilation.inputs, data)
     built = load(compilation, compiler=compiler)
     name = " ".join([Path(command[0]).name, *command[1:]])
     return compare(compilation, built, chosen, name, progress)
+
+
+def _sample_count(program: Program) -> int:
+    """Return how many random samples take about a minute: our numpy definitions are slow."""
+    return max(_FEWEST, min(_MOST, _MACS // max(1, program.binary_macs + program.real_macs)))

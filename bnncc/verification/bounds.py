@@ -24,9 +24,10 @@ from bnncc.ir.analysis.rounding import (
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import Op
 from bnncc.ir.ops.elementwise import Elementwise, Step, over_channels
-from bnncc.ir.ops.linear import BinaryConv, Conv, matrix_conv
-from bnncc.ir.ops.pool import AveragePool, MaxPool
-from bnncc.ir.ops.reduce import ArgMax, ReduceMean, TopK
+from bnncc.ir.ops.interpolate import Interpolate
+from bnncc.ir.ops.linear import BinaryConv, Conv, WindowSum, matrix_conv
+from bnncc.ir.ops.pool import AveragePool, MaxPool, Pooling
+from bnncc.ir.ops.reduce import ArgMax, ReduceMax, Reduction, TopK
 from bnncc.ir.ops.shape import Movement
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array
@@ -108,10 +109,10 @@ class Bounds:
                 return bound_of(op, shaped, bounds, y)
             case Conv() | BinaryConv():
                 return self._sum(node, operands[0], bounds[0], operands[1])
-            case ReduceMean() | AveragePool() as op:
-                return _mean(op, operands[0], bounds[0], y)
-            case MaxPool() | Movement() | TopK() as op:
+            case MaxPool() | ReduceMax() | Movement() | TopK() | WindowSum() as op:
                 return _moved(op, node.outputs.index(name), operands, bounds)
+            case Pooling() as op:
+                return _pooled(op, operands[0], bounds[0], y)
             case Softmax(log=log):
                 return softmax_bound(y, log=log) + _softmax_moved(y, bounds[0], log=log)
             case _:
@@ -179,9 +180,20 @@ class Bounds:
         return np.asarray(inside & (gap <= 2 * bound), bool)
 
 
-def _mean(op: ReduceMean | AveragePool, x: Array, moved: Array, y: Array) -> Array:
-    """Bound a mean: gamma_count of the mean of |x| on either side, and the mean of what x moves."""
-    count = max(1, x.size // y.size) if isinstance(op, ReduceMean) else op.window.taps
+def _pooled(op: Pooling, x: Array, moved: Array, y: Array) -> Array:
+    """Bound a mean, sum or interpolation: by the same of what x moves, and by its own roundings.
+
+    Those are gamma_count of the mean or sum of |x|, on either side.
+    """
+    match op:
+        case Reduction():
+            count = max(1, x.size // y.size)
+        case AveragePool(window=window):
+            count = window.taps
+        case Interpolate(axes=axes):  # a weight is the product of two differences
+            count = 2 ** len(axes) + 2 * len(axes)
+        case _:
+            return np.asarray(np.inf)
     reach = np.abs(x.astype(np.float64)) + moved
     (magnitude,) = op.evaluate([reach])
     (grown,) = op.evaluate([np.broadcast_to(moved, x.shape).astype(np.float64)])

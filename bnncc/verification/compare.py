@@ -21,10 +21,15 @@ import numpy as np
 from bnncc.certificate import Bounded, LayerCertificate, SignOfZero
 from bnncc.compiler import Compilation
 from bnncc.errors import printable
-from bnncc.ir.graph import Graph
+from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
+from bnncc.ir.graph import Graph, Node
 from bnncc.ir.interpret import run_stored
+from bnncc.ir.ops.elementwise import Step, over_channels
+from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shape import Movement
 from bnncc.ir.storage import decode, encode
 from bnncc.ir.types import Array, Element
+from bnncc.passes.transplant import same_order
 from bnncc.verification.bounds import Bounds
 from bnncc.verification.data import Samples
 from bnncc.verification.oracle import Oracle, raw_name
@@ -36,7 +41,13 @@ __all__ = ["compare"]
 _ROWS_AT_ONCE = 500
 _BYTES_AT_ONCE = 1 << 28
 """What the tensors of all samples that are compared at once may take, in each of the graphs."""
-_COMPARED = (Element.F32, Element.BIPOLAR, Element.TERNARY, Element.I64)
+_COMPARED = (
+    Element.F32,
+    Element.BIPOLAR,
+    Element.TERNARY,
+    Element.I64,
+    *(element for element in Element if element.code_bits),
+)
 
 
 class _Comparison:
@@ -61,6 +72,8 @@ class _Comparison:
         # Everything stored that the oracle has too is compared there, and taken from there on.
         points = [name for name in self.stored if name in self.folded.types]
         self.twins = _twins(self.certificates)
+        for name in (*self.certificates, *self.stored):
+            self.twins.setdefault(name, same_order(name))
         roots = [bounded.tensor for bounded in self.bounded.values()]
         wanted = [*self.certificates, *self.twins.values(), *roots, *points]
         self.oracle = Oracle(compilation.oracle, wanted, signs)
@@ -143,6 +156,11 @@ class _Forced:
         if source not in self.oracle or kind.element not in _COMPARED:
             return value
         truth = self._within_limits(name, source, value)
+        step = _step_above(self.graph, name)
+        if step is not None and isinstance(step.op, Step):
+            truth = step.op.integers(truth)
+            if kind.element is Element.F32 and step.output == name:
+                truth = _snapped(truth, self.graph.constants[step.inputs[2]])
         if kind.element is Element.F32 and name not in self.comparison.certificates:
             self._reals(name, value, truth)
         else:
@@ -194,6 +212,30 @@ class _Forced:
         if layer is not None and not explained.all() and not layer.first:
             failed = int(np.argmin(explained))
             layer.first = _place(self.first, [index[failed] for index in at])
+
+
+def _step_above(graph: Graph, name: str) -> Node | None:
+    """Return the Step whose levels a tensor holds, through whatever moves or pools them."""
+    node = graph.producers.get(name)
+    while node is not None and isinstance(node.op, Movement | MaxPool):
+        node = graph.producers.get(node.inputs[0])
+    return node if node is not None and isinstance(node.op, Step) else None
+
+
+def _snapped(values: Array, levels: Array) -> Array:
+    """Return values [N, C, ...] with those that are a level but for rounding replaced by it.
+
+    A level that comes out of a tanh or the like is a constant of ours, a few roundings from the one
+    that another library has: `rounding` grants it 16 u, and as much again for what follows it.
+    """
+    rank = values.ndim
+    nearest, distance = values, np.full(values.shape, np.inf)
+    for column in levels.T:
+        level = np.broadcast_to(over_channels(column, rank), values.shape)
+        apart = np.abs(values.astype(np.float64) - level)
+        near = (apart < distance) & (apart <= 32 * UNIT_ROUNDOFF * np.abs(level))
+        nearest, distance = np.where(near, level, nearest), np.where(near, apart, distance)
+    return nearest.astype(values.dtype)
 
 
 def _place(first: int, index: Sequence[int]) -> str:

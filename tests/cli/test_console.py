@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bnncc.cli.console import human_bytes, print_json, safe
+from bnncc.cli.console import human_bytes, human_count, print_json, safe
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,20 @@ from bnncc.cli.console import human_bytes, print_json, safe
 )
 def test_human_bytes(count, text):
     assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (640, "640"),
+        (9_949, "9.9 k"),
+        (115_605_504, "116 M"),
+        (4_100_000_000_000, "4.1 T"),
+    ],
+)
+def test_human_count(count, text):
+    assert human_count(count) == text
 
 
 def test_safe_keeps_lines_and_tabs_and_escapes_the_rest():

@@ -48,7 +48,7 @@ def test_explain_lists_all_codes(run):
     text = run("explain").stdout
     listed = [line.split()[0] for line in text.splitlines() if line.startswith("  BNN")]
     assert listed == list(EXPLANATIONS)
-    assert "  BNN002 The file is not an ONNX model, or it is cut short.\n" in text
+    assert "  BNN002 The file is not an ONNX model or a .tflite file, or it is cut short.\n" in text
     codes = pure_json(run("explain", "--json").stdout)["codes"]
     assert {c["code"]: c["explanation"] for c in codes} == EXPLANATIONS
 

@@ -67,7 +67,7 @@ def test_asks_for_what_the_options_say(run, model, fake):
     run("verify", model, "--data", "d.npz")
     (first, second) = fake.calls
     assert first[:2] == (model, Options("n", "generic", ("uint8:1,0",), "minus", {"x": (1, 32)}))
-    for call, chosen in ((first, (None, 7, 9)), (second, (Path("d.npz"), 256, 0))):
+    for call, chosen in ((first, (None, 7, 9)), (second, (Path("d.npz"), None, 0))):
         assert tuple(call[2][name] for name in ("data", "samples", "seed")) == chosen
 
 

@@ -443,11 +443,12 @@ def _clipped(net: Net) -> None:
 
 
 def _tanh_sign(net: Net) -> None:
-    is_exact = net.x in net.exact
+    x = net.x
     net.follow("Tanh")
     _sign(net)
-    if is_exact:  # however a tanh rounds, its sign is that of its operand
-        net.exact.add(net.x)
+    sizes = np.abs(net.values[x][net.values[x] != 0])
+    if x in net.exact and (sizes > 1e-30).all():
+        net.exact.add(net.x)  # a tanh may round, and a subnormal one to 0, but not to another sign
 
 
 def _nudged(net: Net) -> None:
@@ -593,7 +594,7 @@ def global_pool(net: Net) -> None:
 def pool_sign(net: Net) -> None:
     """BatchNorm, MaxPool and sign in any order."""
     steps = [batch_norm, max_pool, sign]
-    net.random.shuffle(steps)  # type: ignore[arg-type]
+    net.random.shuffle(steps)  # type: ignore[arg-type]  # shuffle takes any list
     for step in steps:
         step(net)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bnncc.ir.storage import decode
 from bnncc.ir.types import Array
 from bnncc.verification.compare import compare
 from bnncc.verification.data import load_samples
-from bnncc.verification.result import Verification
+from bnncc.verification.result import LayerCheck, OutputCheck, Verification
 from bnncc.verification.run import CompiledModel, load_many
 from tests.fuzz.blocks import BLOCKS, TAILS, stem_shape
 from tests.fuzz.net import Net
@@ -167,7 +168,16 @@ def _codes(net: Net, shape: tuple[int, ...]) -> Array:
 
 
 def check_all(plans: Sequence[Plan], *, compiler: str = "", cflags: str = "-O1") -> list[Outcome]:
-    """Return what becomes of each plan; those that compile share one library of C."""
+    """Return what becomes of each plan; those that compile share one library of C.
+
+    A warning, such as numpy's of a division by zero, counts as a failure.
+    """
+    with warnings.catch_warnings(), _environment(CFLAGS=cflags):
+        warnings.simplefilter("error")
+        return _check_all(plans, compiler)
+
+
+def _check_all(plans: Sequence[Plan], compiler: str) -> list[Outcome]:
     cases = [build(plan, f"fz{i}") for i, plan in enumerate(plans)]
     outcomes: dict[int, Outcome] = {}
     compiled: dict[int, Compilation] = {}
@@ -177,9 +187,7 @@ def check_all(plans: Sequence[Plan], *, compiler: str = "", cflags: str = "-O1")
             outcomes[i] = done
         else:
             compiled[i] = done
-    with _environment(CFLAGS=cflags):
-        models = _loaded(compiled, compiler)
-    for i, model in models.items():
+    for i, model in _loaded(compiled, compiler).items():
         if isinstance(model, CompiledModel):
             outcomes[i] = _compared(cases[i], compiled[i], model)
         else:
@@ -246,7 +254,7 @@ def _compared(case: Case, compilation: Compilation, model: CompiledModel) -> Out
 
 def _differences(result: Verification) -> list[str]:
     """Return what a verification found wrong."""
-    checks = (*result.layers, *result.outputs)
+    checks: list[LayerCheck | OutputCheck] = [*result.layers, *result.outputs]
     return [f"{check}" for check in checks if check.mismatches or check.c_mismatches]
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from bnncc.errors import InternalError
@@ -38,7 +38,7 @@ REFUSALS = {
 
 
 def assert_nothing_fails(outcomes: Sequence[Outcome]) -> None:
-    failures = [f"{outcome.plan}\n{outcome.failure}" for outcome in outcomes if outcome.failure]
+    failures = [f'python -m tests.fuzz "{o.plan}"\n{o.failure}' for o in outcomes if o.failure]
     assert not failures, "\n\n".join(failures)
     refused = Counter(outcome.refused for outcome in outcomes if outcome.refused)
     assert {reason.split()[0] for reason in refused} <= REFUSALS, refused
@@ -47,8 +47,9 @@ def assert_nothing_fails(outcomes: Sequence[Outcome]) -> None:
 # --- The fuzzer -----------------------------------------------------------------------------------
 
 
-# An example is a dozen networks in one C file, so that few examples are many networks.
-@settings(max_examples=5)
+# An example is up to a dozen networks in one C file, so that few examples are many networks.
+# Hypothesis would shrink for minutes, a library each time; `python -m tests.fuzz` takes seconds.
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.lists(plans(MENU), min_size=1, max_size=12))
 def test_networks_of_hypothesis(drawn: list[Plan]) -> None:
     assert_nothing_fails(check_all(drawn))
@@ -80,6 +81,7 @@ def test_many_networks(workers: ProcessPoolExecutor, chunk: int) -> None:
     assert sum(outcome.is_exact for outcome in outcomes) >= 0.1 * CHUNK
     assert sum(outcome.compared for outcome in outcomes) > 1000 * CHUNK
     assert sum(o.undecided for o in outcomes) < 0.01 * sum(o.compared for o in outcomes)
+    assert sum(outcome.blind for outcome in outcomes) == 0
 
 
 def _checked(seeds: Sequence[int], compiler: str, cflags: str) -> list[Outcome]:
@@ -135,7 +137,7 @@ FOUND = Plan(Block("dense", 1), (Block("binary_dense", 1),), Block("nothing", 0)
 def test_a_flipped_bit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = CompiledModel.traced
 
-    def flipped(self, *args, **named):  # type: ignore[no-untyped-def]
+    def flipped(self, *args, **named):  # type: ignore[no-untyped-def]  # stands in
         outputs, layers = traced(self, *args, **named)
         outputs[0].view(np.uint8).reshape(-1)[0] ^= 1
         return outputs, layers
@@ -148,7 +150,7 @@ def test_a_flipped_bit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_difference_from_onnxruntime_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = case.compare
 
-    def apart(*args):  # type: ignore[no-untyped-def]
+    def apart(*args):  # type: ignore[no-untyped-def]  # stands in
         result = compared(*args)
         result.outputs[0].max_abs_error = 1e-7
         return result
@@ -162,7 +164,7 @@ def test_a_difference_from_onnxruntime_is_found(monkeypatch: pytest.MonkeyPatch)
 def test_an_internal_error_is_a_failure_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = case.compile_in_memory
 
-    def breaks(path, options):  # type: ignore[no-untyped-def]
+    def breaks(path, options):  # type: ignore[no-untyped-def]  # stands in
         if options.name == "fz0":
             raise InternalError("BNN070", "a promise is broken")
         return compiled(path, options)
@@ -178,7 +180,7 @@ def test_a_network_whose_c_is_rejected_is_told_from_the_others(
 ) -> None:
     compiled = case.compile_in_memory
 
-    def spoiled(path, options):  # type: ignore[no-untyped-def]
+    def spoiled(path, options):  # type: ignore[no-untyped-def]  # stands in
         done = compiled(path, options)
         if options.name == "fz1":
             done = replace(done, source="#error broken\n")

@@ -97,6 +97,10 @@ def test_real_inputs_past_the_first_layer():
     assert caution.text.startswith("binary weights meet real inputs in a, b: ")
 
 
+def test_box_filters_are_meant_to_read_reals():
+    assert kinds(BITS, signs(macs=9, levels=1), BITS) == []
+
+
 @pytest.mark.parametrize(("filled", "said"), [(4.0, []), (3.99, ["few bits"]), (1.0, ["few bits"])])
 def test_few_bits(filled, said):
     assert kinds(BITS, dataclasses.replace(BITS, macs_per_word=filled)) == said

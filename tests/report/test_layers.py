@@ -11,6 +11,7 @@ from bnncc.ir.graph import GraphBuilder
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Element, TensorType
 from bnncc.ir.window import Axis, Window
 from bnncc.report import Arithmetic
@@ -151,7 +152,17 @@ def test_real_input_names_what_makes_it():
     weights = build.constant("w", signs(4, 4, 1, 1), Element.F32)
     graph = build.build([build.node(Conv(Window((Axis(1),) * 2)), [pooled, weights], "y")])
     (layer,) = compilation(graph).report.layers
-    assert layer.reason == "its input is real, made by Relu"
+    assert layer.reason == "its input is real, made by Relu, MaxPool"
+
+
+def test_real_input_that_is_only_moved_is_the_models_own():
+    build = GraphBuilder("moved")
+    x = build.input("x", TensorType((1, 4, 2, 2), Element.F32))
+    flat = build.node(Reshape((1, 16)), [x], "flat")
+    weights = build.constant("w", signs(4, 16), Element.F32)
+    graph = build.build([build.node(MatMul(), [flat, weights], "y")])
+    (layer,) = compilation(graph).report.layers
+    assert layer.reason.startswith("its input is the model's own, in float; ")
 
 
 def test_levels_of_real_weights():
@@ -160,7 +171,13 @@ def test_levels_of_real_weights():
     crumbs = 1 + np.random.default_rng(2).uniform(-1, 1, weights.shape) * 2.0**-20
     layer = one_layer(MatMul(), (1, 64), (weights * crumbs).astype(np.float32))
     assert (layer.weights, layer.levels) == ("real", 3)
-    assert one_layer(MatMul(), (1, 64), np.zeros((4, 64), np.float32) + levels[1]).levels == 2
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_box_filter_has_one_level(sign):
+    box = np.full((1, 1, 3, 3), sign / 9, np.float32)
+    layer = one_layer(Conv(Window((Axis(3),) * 2)), (1, 1, 8, 8), box)
+    assert (layer.arithmetic, layer.levels) == ("signs", 1)
 
 
 def test_a_layer_that_nobody_needs_is_left_out():

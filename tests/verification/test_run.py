@@ -150,8 +150,9 @@ def assert_computes(loaded: CompiledModel, done: Compilation, x: dict[str, Array
     for found in (results if isinstance(results, tuple) else (results,), outputs):
         for array, name in zip(found, packed.outputs, strict=True):
             assert_same_bits(array, reference[name], name)
-    for array, layer in zip(layers, done.program.layers, strict=True):
-        assert_same_bits(array, reference[layer.y.tensor], layer.name)
+    stored = [output.buffer.tensor for layer in done.program.layers for output in layer.outputs]
+    for array, name in zip(layers, stored, strict=True):
+        assert_same_bits(array, reference[name], name)
 
 
 # --- The same bits --------------------------------------------------------------------------------
