@@ -118,7 +118,8 @@ def compile(
     """Compile a model to NAME.h and NAME.c in the folder `output`, which is made if missing.
 
     Args:
-        model: an ONNX file, a .pt2 archive of torch.export, or a PyTorch module.
+        model: an ONNX file, a .pt2 archive of torch.export, a .tflite file of Larq Compute Engine,
+            or a PyTorch module.
         output: a folder.
         options: how; the defaults suit this machine.
         example_inputs: for a module, a tensor for each argument of its forward, with batch 1.

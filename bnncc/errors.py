@@ -118,12 +118,13 @@ class InternalError(BnnccError):
 EXPLANATIONS: dict[str, str] = {
     "BNN001": "The model file cannot be read: it does not exist, is a folder, or access is denied.",
     "BNN002": (
-        "The file is not an ONNX model, or it is cut short. bnncc reads the protobuf form that "
-        "torch.onnx.export writes. Export again, and compare the file's size with the original's."
+        "The file is not an ONNX model or a .tflite file, or it is cut short. bnncc reads the "
+        "protobuf form that torch.onnx.export writes, and the flatbuffers of Larq Compute Engine. "
+        "Export again, and compare the file's size with the original's."
     ),
     "BNN003": (
-        "The onnx library's own checker or shape inference rejects the model, or its shapes "
-        "contradict each other. Exporters do write invalid files; the message names the node."
+        "The onnx library's own checker or shape inference rejects the model, or its shapes or "
+        "tables contradict each other. Exporters do write such files; the message names the node."
     ),
     "BNN004": (
         "The model keeps weights in separate files ('external data'), and one of them is missing, "

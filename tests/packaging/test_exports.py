@@ -59,7 +59,7 @@ def test_all_is_exactly_the_public_names() -> None:
     assert sorted(surface["all"]) == sorted(surface["public"])
 
 
-@pytest.mark.parametrize("library", ["torch", "onnx", "onnxruntime", "onnxscript"])
+@pytest.mark.parametrize("library", ["torch", "onnx", "onnxruntime", "onnxscript", "tflite"])
 def test_import_does_not_load(library: str) -> None:
     assert run_python(f"import sys, bnncc; print({library!r} in sys.modules)") == "False\n"
 
