@@ -26,7 +26,7 @@ from bnncc.ir.graph import Graph, Node
 from bnncc.ir.interpret import run_stored
 from bnncc.ir.ops.elementwise import Step, over_channels
 from bnncc.ir.ops.pool import MaxPool
-from bnncc.ir.ops.shape import Movement
+from bnncc.ir.ops.shape import Concat, Movement, Pad
 from bnncc.ir.storage import decode, encode
 from bnncc.ir.types import Array, Element
 from bnncc.passes.transplant import same_order
@@ -159,8 +159,10 @@ class _Forced:
         step = _step_above(self.graph, name)
         if step is not None and isinstance(step.op, Step):
             truth = step.op.integers(truth)
-            if kind.element is Element.F32 and step.output == name:
-                truth = _snapped(truth, self.graph.constants[step.inputs[2]])
+            if kind.element is Element.F32:
+                levels = self.graph.constants[step.inputs[2]]
+                # Where elements were moved, the channels may have been as well.
+                truth = _snapped(truth, levels if step.output == name else levels.reshape(1, -1))
         if kind.element is Element.F32 and name not in self.comparison.certificates:
             self._reals(name, value, truth)
         else:
@@ -218,6 +220,8 @@ def _step_above(graph: Graph, name: str) -> Node | None:
     """Return the Step whose levels a tensor holds, through whatever moves or pools them."""
     node = graph.producers.get(name)
     while node is not None and isinstance(node.op, Movement | MaxPool):
+        if isinstance(node.op, Concat | Pad):
+            return None  # holds other values as well
         node = graph.producers.get(node.inputs[0])
     return node if node is not None and isinstance(node.op, Step) else None
 
@@ -226,14 +230,16 @@ def _snapped(values: Array, levels: Array) -> Array:
     """Return values [N, C, ...] with those that are a level but for rounding replaced by it.
 
     A level that comes out of a tanh or the like is a constant of ours, a few roundings from the one
-    that another library has: `rounding` grants it 16 u, and as much again for what follows it.
+    that another library has: `rounding` grants a tanh 16 u and a sigmoid 2^-22, and as much again
+    for what follows it.
     """
     rank = values.ndim
     nearest, distance = values, np.full(values.shape, np.inf)
     for column in levels.T:
         level = np.broadcast_to(over_channels(column, rank), values.shape)
         apart = np.abs(values.astype(np.float64) - level)
-        near = (apart < distance) & (apart <= 32 * UNIT_ROUNDOFF * np.abs(level))
+        granted = 32 * UNIT_ROUNDOFF * np.abs(level) + 2.0**-21
+        near = (apart < distance) & (apart <= granted)
         nearest, distance = np.where(near, level, nearest), np.where(near, apart, distance)
     return nearest.astype(values.dtype)
 
