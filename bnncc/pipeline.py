@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from bnncc.errors import InternalError, printable
 from bnncc.ir.check import violations
 from bnncc.ir.graph import Graph
 from bnncc.ir.interpret import run as interpret
+from bnncc.ir.order import Order
 from bnncc.ir.types import Array, Element, Stage, TensorType
 from bnncc.passes.absorb_movement import ABSORB_MOVEMENT
 from bnncc.passes.absorb_pads import ABSORB_PADS
@@ -67,7 +68,7 @@ class Lowered:
         graph: at stage PACKED.
         folded: the graph once thresholds were folded, for verify: its accumulators are those of the
             certificates.
-        certificates, refusals, assumptions: of all passes, in order.
+        certificates, refusals, assumptions, orders: of all passes, in order.
     """
 
     graph: Graph
@@ -75,6 +76,7 @@ class Lowered:
     certificates: tuple[LayerCertificate, ...]
     refusals: tuple[Refusal, ...]
     assumptions: tuple[Assumption, ...]
+    orders: Mapping[str, Order]
 
 
 def run_pass(step: Pass, graph: Graph, context: Context) -> Outcome:
@@ -133,6 +135,7 @@ def run_pipeline(
         tuple(c for o in outcomes for c in o.certificates),
         tuple(r for o in outcomes for r in o.refusals),
         tuple(a for o in outcomes for a in o.assumptions),
+        {name: order for o in outcomes for name, order in o.orders.items()},
     )
 
 

@@ -28,6 +28,7 @@ from bnncc.ir.expression import Chain, chains_to, root_of
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.shape import Reshape, Transpose
+from bnncc.ir.order import Order
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Context, Exactness, Outcome, Pass
@@ -60,11 +61,12 @@ def _apply(graph: Graph, _: Context) -> Outcome:
             break
         graph = moved
     rewrite = Rewrite(graph)
+    orders: dict[str, Order] = {}
     for x in dict.fromkeys(n.inputs[0] for n in graph.nodes if isinstance(n.op, MatMul)):
         flattening = _flattening(graph, x)
         if flattening and _only_dense_layers_read(graph, x):
-            _absorb(rewrite, x, flattening)
-    return Outcome(rewrite.finish())
+            orders |= _absorb(rewrite, x, flattening)
+    return Outcome(rewrite.finish(), orders=orders)
 
 
 def _by_scalars(graph: Graph, x: str) -> Iterator[Chain]:
@@ -117,23 +119,30 @@ def _maker(graph: Graph, name: str) -> object:
     return node.op if node else None
 
 
-def _absorb(rewrite: Rewrite, x: str, flattening: _Flattening) -> None:
-    """Replace the dense layers that read x by convolutions over the image."""
+def _absorb(rewrite: Rewrite, x: str, flattening: _Flattening) -> dict[str, Order]:
+    """Replace the dense layers that read x by convolutions over the image.
+
+    Returns:
+        The orders of tensors, see `Outcome`.
+    """
     graph = rewrite.graph
     chain, image = flattening.chain, flattening.image
     for node in (*flattening.movements, *(chain.nodes if chain else ())):
         rewrite.replace(node, ())
     first: list[Node] = []
+    in_order = all(isinstance(node.op, Reshape) for node in flattening.movements)
     if chain:
-        in_order = all(isinstance(node.op, Reshape) for node in flattening.movements)
         suffix = IMAGE if in_order else REORDERED
         first = transplanted(rewrite, chain, image, suffix, rewrite.fresh(f"{x}{suffix}"))
         image = first[-1].output
     places = _places(graph, flattening)
     moved = [name for node in flattening.movements for name in node.origin]
+    order = _image_order(graph, flattening)
+    orders = {} if in_order else {node.output: order for node in first}
     for layer in graph.consumers[x]:
         rewrite.replace(layer, [*first, *_over_image(rewrite, layer, image, places, moved)])
         first = []
+    return orders
 
 
 def _places(graph: Graph, flattening: _Flattening) -> Array:
@@ -143,6 +152,16 @@ def _places(graph: Graph, flattening: _Flattening) -> Array:
     for node in flattening.movements:
         (places,) = node.op.evaluate([places])
     return places.reshape(-1)
+
+
+def _image_order(graph: Graph, flattening: _Flattening) -> Order:
+    """Return the order in which the image holds the elements of the flat tensor."""
+    order = Order()
+    for node in reversed(flattening.movements):
+        if isinstance(node.op, Transpose):
+            moved = graph.types[node.output].shape[1:]
+            order = order.then(moved, [int(axis) - 1 for axis in np.argsort(node.op.perm)[1:]])
+    return order
 
 
 def _over_image(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from bnncc.certificate import Assumption, LayerCertificate
 from bnncc.ir.graph import Graph
+from bnncc.ir.order import Order
 from bnncc.ir.types import Stage
 from bnncc.targets import Target
 
@@ -55,12 +56,19 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass returns: the graph, and what it has to say."""
+    """What a pass returns: the graph, and what it has to say.
+
+    Attributes:
+        graph, refusals, certificates, assumptions: see there.
+        orders: of tensors that hold, in another order, what the graph held before under the name
+            that `source_name` gives.
+    """
 
     graph: Graph
     refusals: tuple[Refusal, ...] = ()
     certificates: tuple[LayerCertificate, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    orders: Mapping[str, Order] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

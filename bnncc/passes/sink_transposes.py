@@ -35,6 +35,7 @@ from bnncc.ir.ops.linear import Conv
 from bnncc.ir.ops.pool import AveragePool, MaxPool
 from bnncc.ir.ops.reduce import Reduction
 from bnncc.ir.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from bnncc.ir.order import Order
 from bnncc.ir.types import Stage
 from bnncc.passes.base import Context, Outcome, Pass
 from bnncc.passes.transplant import REORDERED
@@ -66,11 +67,20 @@ class _View:
 
 
 def _apply(graph: Graph, _: Context) -> Outcome:
+    orders: dict[str, Order] = {}
     while True:  # a Transpose that moved up may be the inverse that another one needs
-        moved = _raised(_Sinking(graph).run())
+        moved = _raised(_Sinking(graph, orders).run(), orders)
         if moved is graph:
-            return Outcome(graph)
+            return Outcome(graph, orders=orders)
         graph = moved
+
+
+def _note(orders: dict[str, Order], graph: Graph, name: str, moved: str, perm: _Perm) -> None:
+    """Note that the tensor `moved` holds what `name` did, its axes permuted."""
+    if moved != name:
+        shape = graph.types[name].shape[1:]
+        axes = [axis - 1 for axis in perm[1:]]
+        orders[moved] = orders.get(name, Order()).then(shape, axes)
 
 
 def _inverse(perm: _Perm) -> _Perm:
@@ -180,8 +190,9 @@ def _permuted_constant(rewrite: Rewrite, node: Node, place: int, at: _Perm) -> s
 class _Sinking:
     """One walk down a graph: what moves, and then what it becomes."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, orders: dict[str, Order]) -> None:
         self._graph = graph
+        self._orders = orders  # where to note those of what moves
         self._rewrite = Rewrite(graph)
         self._images: set[str] = set()
         self._views: dict[str, _View] = {}
@@ -193,7 +204,10 @@ class _Sinking:
         for node in self._graph.nodes:
             self._look_at(node)
         for name in self._ops:
-            self._moved[name] = self._name_of(name)
+            self._moved[name] = moved = self._name_of(name)
+            if moved not in self._graph.types:
+                at = _inverse(self._views[name].perm)
+                _note(self._orders, self._graph, name, moved, at)
         for node in self._graph.nodes:
             new = self._rewritten(node)
             if new != [node]:
@@ -332,7 +346,7 @@ class _Sinking:
 # --- Up -------------------------------------------------------------------------------------------
 
 
-def _raised(graph: Graph) -> Graph:
+def _raised(graph: Graph, orders: dict[str, Order]) -> Graph:
     """Return the graph with Transposes of what no layer made in front of elementwise operations."""
     rewrite = Rewrite(graph)
     images: set[str] = set()
@@ -345,7 +359,7 @@ def _raised(graph: Graph) -> Graph:
         perm = node.op.perm
         passed = _passed(graph, node.inputs[0], _inverse(perm))
         if passed and not _keeps_order(graph.types[node.inputs[0]].shape, perm):
-            _raise(rewrite, node, perm, passed)
+            _raise(rewrite, node, passed, orders)
     return rewrite.finish()
 
 
@@ -370,9 +384,13 @@ def _passed(graph: Graph, name: str, perm: _Perm) -> list[tuple[Node, Op]]:
     return passed
 
 
-def _raise(rewrite: Rewrite, node: Node, perm: _Perm, passed: Sequence[tuple[Node, Op]]) -> None:
+def _raise(
+    rewrite: Rewrite, node: Node, passed: Sequence[tuple[Node, Op]], orders: dict[str, Order]
+) -> None:
     """Put a Transpose in front of the nodes above it."""
     graph = rewrite.graph
+    assert isinstance(node.op, Transpose)  # that is what moves up
+    perm = node.op.perm
     first, _ = passed[0]
     (root,) = graph.variables(first)
     last = rewrite.fresh(f"{root}{REORDERED}")
@@ -384,6 +402,8 @@ def _raise(rewrite: Rewrite, node: Node, perm: _Perm, passed: Sequence[tuple[Nod
         ]
         is_last = old is passed[-1][0]
         last = node.output if is_last else rewrite.fresh(f"{old.output}{REORDERED}")
+        if not is_last:
+            _note(orders, graph, old.output, last, perm)
         new.append(rewrite.node(op, inputs, last, old.origin))
         rewrite.replace(old, ())
     rewrite.replace(node, new)

@@ -28,9 +28,10 @@ from bnncc.ir.interpret import run_stored
 from bnncc.ir.ops.elementwise import Step, over_channels
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Concat, Movement, Pad
+from bnncc.ir.order import Order
 from bnncc.ir.storage import decode, encode
 from bnncc.ir.types import Array, Element
-from bnncc.passes.transplant import same_order
+from bnncc.passes.transplant import same_order, source_name
 from bnncc.verification.bounds import Bounds
 from bnncc.verification.data import Samples
 from bnncc.verification.oracle import Oracle, raw_name
@@ -94,8 +95,10 @@ class _Comparison:
         # Everything stored that the oracle has too is compared there, and taken from there on.
         points = [name for name in self.stored if name in self.folded.types]
         self.twins = _twins(self.certificates)
+        self.orders = compilation.lowered.orders
         for name in (*self.certificates, *self.stored):
-            self.twins.setdefault(name, same_order(name))
+            same = same_order(name)
+            self.twins.setdefault(name, source_name(same) if same in self.orders else same)
         roots = [bounded.tensor for bounded in self.bounded.values()]
         wanted = [*self.certificates, *self.twins.values(), *roots, *points]
         self.oracle = Oracle(compilation.oracle, wanted, signs)
@@ -200,7 +203,8 @@ class _Forced:
 
     def _within_limits(self, name: str, source: str, ours: Array) -> Array:
         """Return the oracle's tensor, but our own values where it left a range that was assumed."""
-        truth = self.oracle[source].reshape(ours.shape)
+        order = self.comparison.orders.get(same_order(name), Order())
+        truth: Array = order.of(self.oracle[source]).reshape(ours.shape)
         bounded = self.comparison.bounded.get(source)
         if bounded is None:
             return truth

@@ -9,6 +9,7 @@ import pytest
 
 import bnncc
 from bnncc.ir.ops.kernels import Linear, Move, RealConv, SignSum, XnorConv
+from bnncc.passes.transplant import source_name
 
 _LETTERS = {XnorConv: "b", SignSum: "s", RealConv: "r"}
 EXPORTS = ("tf2onnx.onnx", "lce.tflite")
@@ -60,6 +61,10 @@ def test_both_exports(shared_dir, tmp_path, expected):
         assert sum(isinstance(op, Move) for op in ops) <= MOST_MOVES[export]
         verified = bnncc.verify(artifact, data={artifact.compilation.lowered.graph.inputs[0]: x})
         assert verified.ok
+        compared = {source_name(layer.name) for layer in verified.layers if layer.compared}
+        types = artifact.compilation.lowered.folded.types
+        certified = [c.layer for c in artifact.certificate.layers if c.layer in types]
+        assert [n for n in certified if source_name(n) not in compared] == []
         assert [output.top1_agreement for output in verified.outputs] == [1.0]
         results.append(bnncc.load(artifact)(x))
         np.testing.assert_allclose(results[-1], keras, rtol=0, atol=64 * 2**-24)

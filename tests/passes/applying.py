@@ -14,6 +14,7 @@ from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.text import format_graph
 from bnncc.ir.types import Array, Element, Stage, TensorType
 from bnncc.passes.base import Context, Outcome, Pass, SignZero
+from bnncc.passes.transplant import source_name
 from bnncc.pipeline import PIPELINE
 from bnncc.targets import target_named
 from tests.ir.sketch import Sketch, bits
@@ -38,7 +39,24 @@ def apply(step: Pass, graph: Graph, given: Context = GENERIC) -> Outcome:
     assert violations(outcome.graph) == []
     assert (outcome.graph.inputs, outcome.graph.outputs) == (graph.inputs, graph.outputs)
     assert outcome.graph.stage is graph.stage
+    assert_orders(graph, outcome)
     return outcome
+
+
+def assert_orders(before: Graph, outcome: Outcome) -> None:
+    """Assert that tensors hold what they did, in the orders that the pass states."""
+    stated = {n: o for n, o in outcome.orders.items() if n in outcome.graph.types}
+    if not stated:
+        return
+    random = np.random.default_rng(8)
+    feeds = {
+        name: random.standard_normal((3, *before.types[name].shape[1:])).astype(np.float32)
+        for name in before.inputs
+    }
+    old, new = (interpret.run_stored(g, feeds) for g in (before, outcome.graph))
+    for name, order in stated.items():
+        held = order.of(old[source_name(name)]).reshape(new[name].shape)
+        np.testing.assert_array_equal(new[name], held, err_msg=name)
 
 
 def staged(graph: Graph, stage: Stage) -> Graph:

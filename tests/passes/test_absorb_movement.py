@@ -13,6 +13,7 @@ from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.base import Op
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.shape import Pad, Reshape, Transpose
+from bnncc.ir.order import Order
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.absorb_movement import ABSORB_MOVEMENT
@@ -133,6 +134,15 @@ def test_elementwise_operations_between(name: str) -> None:
     layer = [n for n in after.nodes if isinstance(n.op, Conv)][1]
     assert layer.inputs[0] == f"{last}.reordered"
     assert after.types[layer.inputs[0]].shape == (1, 3, 4, 5)
+
+
+def test_the_order_of_what_moved_is_stated() -> None:
+    """`apply` holds the tensor to it; verify compares it with the model's own then."""
+    s = image()
+    flat = flattened(s, "v", (Transpose((0, 2, 3, 1)), Reshape((1, 60))))
+    dense(s, s(ew.Sign(), flat, to="signs"))
+    outcome = apply(ABSORB_MOVEMENT, s.done("y"))
+    assert outcome.orders == {"signs.reordered": Order().then((4, 5, 3), (2, 0, 1))}
 
 
 def test_layers_that_share_a_flat_image() -> None:

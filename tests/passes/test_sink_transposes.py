@@ -14,6 +14,7 @@ from bnncc.ir.ops.linear import BinaryConv, Conv, MatMul
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.reduce import ReduceMean, ReduceSum
 from bnncc.ir.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from bnncc.ir.order import Order
 from bnncc.ir.types import Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.absorb_pads import ABSORB_PADS
@@ -95,6 +96,14 @@ def test_what_lies_between_two_layers(body: Callable[[Sketch, str], str]) -> Non
     moved = sunk(before)
     assert not {"Transpose", "Reshape"} & set(ops(moved))
     assert sorted(ops(moved)) == sorted(op for op in ops(before) if op != "Transpose")
+
+
+def test_the_order_of_what_moved_is_stated() -> None:
+    """`apply` holds the tensor to it; verify compares it with the model's own then."""
+    before = between(lambda s, t: s(ew.Relu(), s(ew.Sign(), t, to="signs")))
+    outcome = apply(SINK_TRANSPOSES, before)
+    assert set(outcome.orders) & set(outcome.graph.types) == {"signs.reordered"}
+    assert outcome.orders["signs.reordered"] == Order().then((5, 4, 3), (2, 0, 1))
 
 
 def test_the_last_result_is_called_as_in_the_model() -> None:
