@@ -43,6 +43,21 @@ def test_means_round_as_in_onnx_runtime(tmp_path: Path) -> None:
     assert list(imported.graph.constants) == ["ws"]
 
 
+def test_a_bias_of_zeros_in_the_type_of_the_input(tmp_path: Path) -> None:
+    """What PyTorch's exporter, told not to optimise, adds to a convolution without a bias."""
+    weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3), F)
+    model = make(
+        NODE("CastLike", ["zero", "x"], ["typed"]),
+        NODE("Expand", ["typed", "channels"], ["bias"]),
+        NODE("Conv", ["x", "w", "bias"], ["y"]),
+        inputs={"x": ["n", 3, 5, 5]},
+        constants={"w": weights, "zero": np.float64(0), "channels": np.array([4])},
+    )
+    imported = load(model, tmp_path)
+    assert operations(imported) == ["Conv", "Add"]
+    assert_agrees(imported, {"x": np.random.default_rng(1).standard_normal((2, 3, 5, 5), F)})
+
+
 def test_kernels_of_a_power_of_two(tmp_path: Path) -> None:
     """IR-Net's weights: standardised a filter, times 2 ** round(log2(mean |W|))."""
     weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3), F)

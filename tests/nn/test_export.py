@@ -14,8 +14,8 @@ from bnncc.nn import (  # noqa: E402  # torch may be missing
     BinaryLinear,
     bake_weights,
     bipolar_sign,
-    bnn_mlp,
 )
+from bnncc.nn.models import bnn_mlp  # noqa: E402
 
 IN_FEATURES, HIDDEN, CLASSES = 50, 37, 5
 EXPORTERS = {

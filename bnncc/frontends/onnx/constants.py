@@ -74,11 +74,20 @@ def fold(outlined: Outline) -> dict[str, ValueType]:
 
 
 def _measure(outlined: Outline, types: Mapping[str, ValueType]) -> None:
-    """Turn `Shape` and `Size` of tensors with known shapes into constants."""
+    """Turn `Shape` and `Size` of tensors with known shapes into constants, `CastLike` into `Cast`.
+
+    They read no value of their operand: what they say of a variable may be constant all the same.
+    """
     remaining = []
     for node in outlined.nodes:
         value = _measured(node, types) if node.op_type in ("Shape", "Size") else None
-        if value is None:
+        if node.op_type == "CastLike" and (like := types.get(node.input[1])):
+            remaining.append(
+                helper.make_node(
+                    "Cast", node.input[:1], node.output, name=node.name, to=like.element
+                )
+            )
+        elif value is None:
             remaining.append(node)
         else:
             outlined.tensors[node.output[0]] = value
