@@ -81,5 +81,5 @@ $(VENV)/.runtime: $(VENV)/.created $(INSTALL_INPUTS)
 $(VENV)/.dev: $(VENV)/.created $(INSTALL_INPUTS)
 	@echo 'Installing bnncc, PyTorch and the test tools into $(VENV) (once; takes minutes) ...'
 	@$(PIP_INSTALL) hatchling
-	@$(PIP_INSTALL) --no-build-isolation --editable '.[torch,dev]'
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[train,dev]'
 	@touch $(VENV)/.runtime $@

@@ -1,7 +1,5 @@
 """examples/mnist_mlp: the script on small idx files, and what is shipped beside it."""
 
-import gzip
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,9 +15,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bnncc.nn.models import bnn_mlp  # noqa: E402  # torch first: without it the module is skipped
+from bnncc.nn.training import load_mnist, scale  # noqa: E402
+from tests.nn.pictures import write_mnist  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "mnist_mlp"
-SMALL = ["--hidden", "24", "--layers", "2", "--epochs", "2", "--batch-size", "50"]
+SMALL = ["--hidden", "24", "--layers", "2", "--epochs", "3", "--batch-size", "50"]
 
 
 @pytest.fixture(scope="module")
@@ -31,29 +33,26 @@ def script():
     return module
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-    path.write_bytes(gzip.compress(header + array.tobytes(), mtime=0))
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """360 + 70 training and 210 test images."""
+    return write_mnist(tmp_path_factory.mktemp("data"), 430, 210)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Ten noisy 28x28 patterns in MNIST's four files: 430 training and 210 test images."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, (10, 28, 28))
-    for split, count in (("train", 430), ("t10k", 210)):
-        labels = rng.integers(0, 10, count, dtype=np.uint8)
-        noise = rng.integers(-128, 128, (count, 28, 28))
-        images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
-        write_idx(folder / f"{split}-images-idx3-ubyte.gz", images)
-        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", labels)
-    return folder
-
-
-def run_main(script, data, out, *options):
-    with torch.random.fork_rng():
-        return script.main(["--data", str(data), "--out", str(out), *SMALL, *options])
+def finished(data, tmp_path_factory):
+    """The script run by itself: its folder, and what it printed."""
+    out = tmp_path_factory.mktemp("run")
+    command = [sys.executable, str(EXAMPLE / "train.py"), "--data", str(data), "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *SMALL, "--seed", "3", "--dropout", "0.25"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return out, done.stdout
 
 
 def logits_of(path, images):
@@ -63,32 +62,38 @@ def logits_of(path, images):
     return session.run(["logits"], {"image": images.astype(np.float32) / 128 - 1})[0]
 
 
-@pytest.mark.parametrize("weights", ["latent", "bipolar"])
-@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_export_is_the_trained_model(script, data, tmp_path, exporter, weights):
-    model = run_main(script, data, tmp_path, "--exporter", exporter, "--weights", weights)
-
-    images, _ = script.read_split(data, "t10k")
-    with torch.no_grad():
-        expected = model(script.scale(images)).numpy()
-    actual = logits_of(tmp_path / "mnist_mlp.onnx", images.numpy())
-    # Sums of the first layer are exact and the hidden ones are integers, so that only the last
-    # BatchNorm may round differently: eight roundings of values below 8, 2^-22 each. One flipped
-    # hidden sign would move a logit by 2 gamma / sqrt(variance), far more.
-    assert not model.training
-    assert np.abs(expected).max() < 8
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=2.0**-19)
+def trained_like():
+    """A small network with statistics of BatchNorm as no initialisation has them."""
+    torch.manual_seed(0)
+    model = bnn_mlp(24, 2)
+    for layer in model:
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(layer.weight)
+            torch.nn.init.normal_(layer.running_mean, std=10)
+            torch.nn.init.uniform_(layer.running_var, 1, 300)
+    return model.eval()
 
 
 @pytest.mark.parametrize("weights", ["latent", "bipolar"])
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_export_is_one_clean_file(script, data, tmp_path, exporter, weights):
-    run_main(script, data, tmp_path, "--exporter", exporter, "--weights", weights)
-
+def test_export_is_the_model_in_one_clean_file(script, data, tmp_path, exporter, weights):
+    model = trained_like()
     path = tmp_path / "mnist_mlp.onnx"
-    model = onnx.load(path)
-    graph = model.graph
-    assert {one.name for one in tmp_path.iterdir()} == {path.name, "sample.npz", "figures.json"}
+
+    script.export_onnx(model, path, exporter, weights)
+
+    images = load_mnist(data, flat=True).test.images
+    with torch.no_grad():
+        expected = model(scale(images)).numpy()
+    # Sums of the first layer are exact and the hidden ones are integers, so that only the last
+    # BatchNorm may round differently: eight roundings of values below 64, 2^-19 each. One flipped
+    # hidden sign would move a logit by 2 gamma / sqrt(variance), far more.
+    assert np.abs(expected).max() < 64
+    np.testing.assert_allclose(logits_of(path, images.numpy()), expected, rtol=0, atol=2.0**-16)
+
+    exported = onnx.load(path)
+    graph = exported.graph
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
     signs = sum(node.op_type == "Where" for node in graph.node)
     assert signs == (5 if weights == "latent" else 2)
     assert sum(node.op_type == "BatchNormalization" for node in graph.node) == 3
@@ -100,137 +105,78 @@ def test_export_is_one_clean_file(script, data, tmp_path, exporter, weights):
     for one in graph.initializer:
         one.ClearField("raw_data")  # any three bytes may occur among the weights
     for needle in (b".py", b"stack_trace", b"site-packages", str(ROOT).encode()):
-        assert needle not in model.SerializeToString()
+        assert needle not in exported.SerializeToString()
 
 
-def test_figures_and_sample_are_those_of_the_run(script, data, tmp_path):
-    model = run_main(script, data, tmp_path, "--seed", "3", "--dropout", "0.25")
+def test_the_run_writes_what_it_says(finished):
+    out, _ = finished
 
-    images, labels = script.read_split(data, "t10k")
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    with np.load(tmp_path / "sample.npz") as sample:
+    assert {one.name for one in out.iterdir()} == {
+        *("mnist_mlp.checkpoint", "float_twin.checkpoint"),
+        *("mnist_mlp.h", "mnist_mlp.c", "mnist_mlp.onnx"),
+        *("sample.npz", "figures.json", "results.json", "curves.png"),
+    }
+
+
+def test_the_table_says_what_was_counted(finished, data):
+    out, printed = finished
+    images = load_mnist(data, flat=True).test
+    logits = logits_of(out / "mnist_mlp.onnx", images.images.numpy())
+    accuracy = (logits.argmax(1) == images.labels.numpy()).mean()
+
+    # Chance is 10 %, and the patterns are told apart by any look at them.
+    assert accuracy > 0.7
+    lines = [line for line in printed.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    assert [row[0] for row in cells] == ["float_twin", "mnist_mlp: float", "mnist_mlp: C"]
+    assert [row[2] for row in cells[1:]] == [f"{accuracy:.2%}"] * 2
+    sizes = [int(row[3].replace(",", "")) for row in cells]
+    assert sizes[0] == sizes[1] == 4 * (784 * 24 + 24 * 24 + 24 * 10 + 4 * (24 + 24 + 10))
+    assert sizes[2] < sizes[0] / 16
+    assert re.search(
+        r"^mnist_mlp: C = float: same class for 210 of 210 images; ", printed, re.MULTILINE
+    )
+    assert re.search(
+        r"^  epoch 3/3: loss \d\.\d{5}, validation error \d+\.\d\d%, ", printed, re.MULTILINE
+    )
+
+
+def test_figures_and_sample_are_those_of_the_run(finished, data):
+    out, _ = finished
+    images, labels = (getattr(load_mnist(data, flat=True).test, n) for n in ("images", "labels"))
+    hits = logits_of(out / "mnist_mlp.onnx", images.numpy()).argmax(1) == labels.numpy()
+
+    figures = json.loads((out / "figures.json").read_text())
+    with np.load(out / "sample.npz") as sample:
         assert np.array_equal(sample["images"], images[::20].numpy())
         assert np.array_equal(sample["labels"], labels[::20].numpy())
         assert sample["images"].dtype == sample["labels"].dtype == np.uint8
-    with torch.no_grad():
-        hits = model(script.scale(images)).argmax(1) == labels
     assert {
-        "epochs": 2,
-        "seed": 3,
-        "dropout": 0.25,
         "test_images": 210,
         "test_correct": int(hits.sum()),
         "sample_images": 11,
         "sample_correct": int(hits[::20].sum()),
     }.items() <= figures.items()
-    assert " --hidden 24 --layers 2 --epochs 2 --batch-size 50 " in figures["command"]
-    assert str(tmp_path) not in figures["command"]
+    assert " --hidden 24 --layers 2 --epochs 3 --batch-size 50 " in figures["command"]
+    assert figures["command"].endswith(" --seed 3 --no-twin")
+    for name in ("figures.json", "results.json"):
+        assert str(out.parent) not in (out / name).read_text()
 
 
-def test_training_learns_and_the_seed_decides(script, data, tmp_path):
-    contents = []
-    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        run_main(script, data, tmp_path / name, "--exporter", "torchscript", "--seed", seed)
-        contents.append((tmp_path / name / "mnist_mlp.onnx").read_bytes())
-        figures = json.loads((tmp_path / name / "figures.json").read_text())
-        # Chance is 21 of 210.
-        assert figures["test_correct"] > 150
+def test_a_run_in_two_parts_gives_the_same_network(script, finished, data, tmp_path):
+    """The checkpoint after one epoch, resumed, against the run that was not interrupted."""
+    again = ["--data", str(data), "--out", str(tmp_path), *SMALL, "--seed", "3"]
+    again += ["--dropout", "0.25", "--no-twin"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert script.main([*again, "--stop-after", "1"]) == []
+        script.main([*again, "--resume"])
+    finally:
+        torch.set_num_threads(threads)
 
-    assert contents[0] == contents[1]
-    assert contents[0] != contents[2]
-
-
-def test_latent_weights_stay_clipped(script, data, tmp_path):
-    model = run_main(script, data, tmp_path, "--exporter", "torchscript", "--learning-rate", "0.5")
-
-    assert [getattr(model, name).weight.abs().max().item() for name in ("fc1", "fc2", "fc3")] == [
-        1.0,
-        1.0,
-        1.0,
-    ]
-
-
-def test_script_runs_by_itself(data, tmp_path):
-    command = [sys.executable, str(EXAMPLE / "train.py"), "--data", str(data), *SMALL]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-
-    assert re.fullmatch(
-        r"epoch 1/2: loss \d\.\d{5}, \d+\.\d s\n"
-        r"epoch 2/2: loss \d\.\d{5}, \d+\.\d s\n"
-        r"test accuracy: \d+\.\d\d% \(\d+ of 210\)\n",
-        done.stdout,
-    )
-    assert (tmp_path / "mnist_mlp.onnx").exists()
-
-
-def test_missing_data_is_said(script, tmp_path):
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-
-    with pytest.raises(SystemExit) as stopped:
-        run_main(script, tmp_path, tmp_path)
-
-    assert (
-        f"{path} is missing: give its folder with --data, or --url to download"
-        == stopped.value.code
-    )
-
-
-def test_other_files_are_refused(script, tmp_path):
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(b"\x00\x00\x0d\x01" + bytes(8)))
-
-    with pytest.raises(SystemExit) as stopped:
-        script.read_idx(path)
-
-    assert f"{path} is not an idx file of unsigned bytes" == stopped.value.code
-
-
-def test_download_takes_only_the_canonical_files(script, data, tmp_path, monkeypatch):
-    first = "train-images-idx3-ubyte"
-    actual = hashlib.sha256((data / f"{first}.gz").read_bytes()).hexdigest()
-    expected = script.SHA256[first]
-    url = data.as_uri()
-
-    with pytest.raises(SystemExit) as stopped:
-        script.download(url, tmp_path / "refused")
-
-    assert stopped.value.code == (
-        f"{first}.gz from {url}: SHA-256 is {actual}, expected {expected}"
-    )
-    assert list((tmp_path / "refused").iterdir()) == []
-
-    for name in script.SHA256:
-        content = (data / f"{name}.gz").read_bytes()
-        monkeypatch.setitem(script.SHA256, name, hashlib.sha256(content).hexdigest())
-    script.download(f"{url}/", tmp_path / "taken")
-
-    for name in script.SHA256:
-        expected = (data / f"{name}.gz").read_bytes()
-        assert expected == (tmp_path / "taken" / f"{name}.gz").read_bytes()
-    script.download("file:///nowhere", tmp_path / "taken")  # nothing is missing: nothing fetched
-
-
-def test_scaled_pixels_are_exact_multiples_of_one_128th(script):
-    pixels = torch.arange(256, dtype=torch.uint8)
-
-    scaled = script.scale(pixels)
-
-    # --input uint8:0.0078125,-1
-    assert scaled.tolist() == [value * 0.0078125 - 1 for value in range(256)]
-
-
-def test_square_hinge_is_that_of_the_paper(script):
-    logits = torch.tensor([[2.0, -3.0, 0.5], [0.0, 1.0, -1.0]])
-    labels = torch.tensor([0, 2], dtype=torch.uint8)
-
-    loss = script.square_hinge(logits, labels)
-
-    # Targets +1 -1 -1 and -1 -1 +1, so the hinges are 0 0 1.5 and 1 2 2.
-    assert loss.item() == pytest.approx((1.5**2 + 1 + 4 + 4) / 6)
+    for name in ("mnist_mlp.onnx", "mnist_mlp.c", "mnist_mlp.h"):
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
 def test_shipped_model_has_its_figures():
