@@ -15,24 +15,32 @@ from bnncc.ir.types import Array, Element
 
 __all__ = ["InputSpec", "declare_inputs", "parse_input_spec"]
 
-_FORM = re.compile(r"(?:(?P<name>.+)=)?uint8:(?P<scale>[^,]+),(?P<offset>[^,]+)")
+_FORM = re.compile(r"(?:(?P<name>.+)=)?(?P<kind>u?int8):(?P<scale>[^,]+),(?P<offset>[^,]+)")
+
+_ELEMENTS = {"uint8": Element.U8, "int8": Element.I8}
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """An input of uint8 codes u that stand for the float32 values fl(fl(u * scale) + offset)."""
+    """An input of codes u, bytes, that stand for the float32 values fl(fl(u * scale) + offset).
+
+    Attributes:
+        scale, offset: of each code.
+        element: U8 (0..255) or I8 (-128..127).
+    """
 
     scale: float
     offset: float
+    element: Element = Element.U8
 
     def decode(self, codes: Array) -> Array:
-        """Return the float32 values that uint8 codes stand for."""
+        """Return the float32 values that codes stand for."""
         scaled = codes.astype(np.float32) * np.float32(self.scale)
         return scaled + np.float32(self.offset)
 
 
 def parse_input_spec(text: str) -> tuple[str, InputSpec]:
-    """Return (input name or "", spec) of `[NAME=]uint8:SCALE,OFFSET`.
+    """Return (input name or "", spec) of `[NAME=]uint8:SCALE,OFFSET`, or with int8.
 
     Raises:
         UsageError: BNN021.
@@ -48,16 +56,16 @@ def parse_input_spec(text: str) -> tuple[str, InputSpec]:
         raise UsageError(
             "BNN021",
             f'"{printable(text)}" does not declare an input',
-            why="it must read [NAME=]uint8:SCALE,OFFSET with a positive SCALE",
+            why="it must read [NAME=]uint8:SCALE,OFFSET, or int8, with a positive SCALE",
             help="for images exported as u / 127.5 - 1: --input uint8:0.00784313725,-1",
         )
-    return match["name"] or "", InputSpec(scale, offset)
+    return match["name"] or "", InputSpec(scale, offset, _ELEMENTS[match["kind"]])
 
 
 def declare_inputs(
     graph: Graph, specs: Mapping[str, InputSpec], origin: str = "--input {}"
 ) -> Graph:
-    """Return the graph with some float32 inputs taken as uint8 codes and decoded inside.
+    """Return the graph with some float32 inputs taken as bytes and decoded inside.
 
     Args:
         graph: at stage FLOAT.
@@ -73,7 +81,7 @@ def declare_inputs(
         specs = {graph.inputs[0]: specs[""]}
     known = ", ".join(printable(name) for name in graph.inputs)
     for name in specs:
-        if name in graph.inputs and graph.types[name].element is Element.U8:
+        if name in graph.inputs and graph.types[name].element in _ELEMENTS.values():
             what = f'"{printable(name)}" takes bytes already: the model itself says so'
             raise UsageError("BNN021", what, help="compile it without --input")
         if name not in graph.inputs or graph.types[name].element is not Element.F32:
@@ -83,7 +91,7 @@ def declare_inputs(
     real_name: dict[str, str] = {}
     for name in graph.inputs:
         kind = graph.types[name]
-        builder.input(name, replace(kind, element=Element.U8) if name in specs else kind)
+        builder.input(name, replace(kind, element=specs[name].element) if name in specs else kind)
     taken = set(graph.types)
     for name, spec in specs.items():
         real_name[name] = _decoded(builder, name, spec, taken, origin.format(name))

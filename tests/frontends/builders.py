@@ -17,6 +17,7 @@ from bnncc.ir.ops.elementwise import Mul
 from bnncc.ir.ops.linear import Conv, matrix_conv
 from bnncc.ir.ops.pool import AveragePool
 from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.shape import Movement
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array
 
@@ -132,6 +133,8 @@ def _rounding(op: Op, operands: list[Array], before: list[Array | None], y: Arra
     slack = next((s for s in before if s is not None), None)
     if slack is None:
         return None
+    if isinstance(op, Movement):
+        return op.evaluate([slack])[0]
     grown = slack * np.abs(operands[1]) if isinstance(op, Mul) else slack
     return grown + 2 * unit * np.abs(y.astype(np.float64)) + underflow
 

@@ -1,20 +1,25 @@
-"""One small model for each form of the operators beyond layers, pools and comparisons."""
+"""One small model at least for each operator, each attribute and each form that opsets gave it."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
+from bnncc.ir import interpret
 from bnncc.ir.types import Array
-from tests.frontends.builders import NODE, make
+from bnncc.verification.bounds import Bounds
+from tests.frontends.builders import NODE, load, make, oracle
 
 F = np.float32
 RANDOM = np.random.default_rng(11)
 ROW = RANDOM.standard_normal((4, 1, 1)).astype(F)
+FACTORS = F([-2.5, 0.25, 0.5, 3.7]).reshape(4, 1, 1)
+WHOLE = F([-2, 0, 1, 2]).reshape(4, 1, 1)
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -45,9 +50,62 @@ def cast(name: str) -> onnx.NodeProto:
     return NODE("Cast", [name], ["y"], to=TensorProto.FLOAT)
 
 
+# --- Layers ---------------------------------------------------------------------------------------
+
+KERNELS = RANDOM.standard_normal((6, 2, 3, 2)).astype(F)
+MATRIX = RANDOM.standard_normal((7, 5)).astype(F)
+STATISTICS = {
+    "gamma": F([-2.5, 0, 0.3, 1.7]),
+    "beta": F([0.4, -1, 0, 2]),
+    "mean": F([1, -0.1, 3, 0]),
+    "variance": F([1e-6, 0.5, 8, 1]),
+}
+
+
+def _convolved(**attributes: object) -> onnx.ModelProto:
+    return model(NODE("Conv", ["x", "w", "b"], ["y"], group=2, **attributes), w=KERNELS, b=BIAS)
+
+
+def _normalised(opset: int, **attributes: object) -> onnx.ModelProto:
+    node = NODE("BatchNormalization", ["x", *STATISTICS], ["y"], **attributes)
+    return model(node, opset=opset, **STATISTICS)
+
+
+def _dense(
+    op_type: str, weights: Array, opset: int = 17, bias: Array | None = None, **attributes: object
+) -> onnx.ModelProto:
+    constants = {"w": weights} if bias is None else {"w": weights, "b": bias}
+    node = NODE(op_type, ["x", *constants], ["y"], **attributes)
+    return model(node, shape=(7,), opset=opset, **constants)
+
+
+BIAS = F([0.1, -3, 0, 2, 1, -1])
+LAYERS: dict[str, onnx.ModelProto] = {
+    "Conv": _convolved(),
+    "Conv with explicit pads": _convolved(
+        pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2], kernel_shape=[3, 2]
+    ),
+    "Conv with resolved pads": _convolved(auto_pad="SAME_LOWER", strides=[1, 2]),
+    "Gemm": _dense("Gemm", MATRIX),
+    "Gemm scaled": _dense("Gemm", MATRIX.T, bias=BIAS[:5], transB=1, alpha=0.3, beta=-1.7),
+    "Gemm 8": _dense("Gemm", MATRIX, 8, BIAS[:5]),
+    "MatMul": _dense("MatMul", MATRIX),
+    "BatchNormalization": _normalised(17, epsilon=1e-3),
+    "BatchNormalization 8": _normalised(8),
+}
+
+
 # --- Functions of one real ------------------------------------------------------------------------
 
+PLAIN = ["Abs", "Ceil", "Floor", "Identity", "Neg", "Relu", "Round", "Sigmoid", "Sign", "Tanh"]
 FUNCTIONS: dict[str, onnx.ModelProto] = {
+    **{op_type: one(op_type) for op_type in PLAIN},
+    "Clip": model(NODE("Clip", ["x", "low", "high"], ["y"]), low=F(-0.5), high=F(0.7)),
+    "Clip 9": one("Clip", 9, min=-0.5, max=0.7),
+    "Dropout": model(NODE("Dropout", ["x", "r", "t"], ["y"]), r=F(0.4), t=np.bool_(False)),
+    "Dropout 9": one("Dropout", 9, ratio=0.3),
+    "HardSigmoid": one("HardSigmoid", alpha=0.3, beta=0.4),
+    "LeakyRelu": one("LeakyRelu", alpha=0.3),
     "Celu": one("Celu", alpha=0.7),
     "Elu": one("Elu"),
     "Elu scaled": one("Elu", 9, alpha=-1.7),
@@ -75,6 +133,10 @@ FUNCTIONS: dict[str, onnx.ModelProto] = {
 ROOTS: dict[str, onnx.ModelProto] = {
     "Log": one("Log"),
     "ReduceLogSum": one("ReduceLogSum", 11, axes=[1]),
+    "ReduceLogSum of an operand": model(
+        NODE("ReduceLogSum", ["x", "axes"], ["y"], keepdims=0), opset=18, axes=np.int64([2, 3])
+    ),
+    "ReduceLogSum of nothing": one("ReduceLogSum", 18, noop_with_empty_axes=1),
     "Sqrt": one("Sqrt"),
     **{
         f"Pow {exponent}": model(NODE("Pow", ["x", "e"], ["y"]), e=F(exponent))
@@ -130,7 +192,33 @@ BROADCASTS = [
     ((4, 5, 1), (1, 1, 6)),
     ((4,), (1,)),
 ]
+PAIRS = ["Add", "Div", "Max", "Min", "Mul", "Sub", "Sum"]
+COMPARED = ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]
 SEVERAL: dict[str, onnx.ModelProto] = {
+    **{
+        f"{op_type} of a row": model(NODE(op_type, ["x", "k"], ["y"]), k=FACTORS)
+        for op_type in PAIRS
+    },
+    **{
+        f"{op_type} of a row": model(
+            NODE(op_type, ["x", "k"], ["c"]),
+            NODE("Where", ["c", "k", "one"], ["y"]),
+            k=WHOLE,
+            one=F(1),
+        )
+        for op_type in COMPARED
+    },
+    **{
+        f"{op_type} of comparisons": model(
+            NODE("Greater", ["x", "k"], ["p"]),
+            *([] if op_type == "Not" else [NODE("Less", ["x", "one"], ["q"])]),
+            NODE(op_type, ["p"] if op_type == "Not" else ["p", "q"], ["r"]),
+            cast("r"),
+            k=WHOLE,
+            one=F(1),
+        )
+        for op_type in ("And", "Equal", "Not", "Or", "Xor")
+    },
     **{
         f"{op_type} of {list(a)} and {list(b)}": _pair(op_type, a, b)
         for op_type, (a, b) in zip(
@@ -140,7 +228,7 @@ SEVERAL: dict[str, onnx.ModelProto] = {
     **{
         f"{op_type} of {list(a)} and {list(b)}": _compared(op_type, a, b)
         for op_type, (a, b) in zip(
-            itertools.cycle(["Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"]),
+            itertools.cycle(COMPARED),
             BROADCASTS,
             strict=False,
         )
@@ -162,6 +250,12 @@ SEVERAL: dict[str, onnx.ModelProto] = {
     "Max of three": model(
         NODE("Max", ["a", "k", "b"], ["y"]), inputs={"a": (4, 5, 6), "b": (4, 1, 1)}, k=ROW
     ),
+    **{
+        f"{op_type} 7": model(
+            NODE(op_type, ["a", "b"], ["y"]), inputs={"a": (4,), "b": (4,)}, opset=7
+        )
+        for op_type in ("Max", "Min", "Sum")
+    },
     "Min 8": model(NODE("Min", ["a", "b"], ["y"]), inputs={"a": (4,), "b": (4,)}, opset=9),
     "Sum of three": model(
         NODE("Sum", ["a", "k", "b"], ["y"]), inputs={"a": (4, 5, 6), "b": (4, 5, 6)}, k=ROW
@@ -225,6 +319,7 @@ def _reduced(
 
 AXES = [[1, 2, 3], [1], [2, 3], [-1], [2], [1, 3], [1, 2]]
 REDUCED = ["ReduceSum", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceL1", "ReduceSumSquare"]
+ALL_REDUCED = [*REDUCED, "ReduceL2"]
 REDUCTIONS: dict[str, onnx.ModelProto] = {
     **{
         f"{op_type} of {axes}, keepdims {keepdims}": _reduced(op_type, axes, keepdims)
@@ -238,9 +333,13 @@ REDUCTIONS: dict[str, onnx.ModelProto] = {
     "ReduceMax of five axes": _reduced("ReduceMax", [1, 4], 1, (2, 3, 4, 5)),
     "ReduceMean of vectors": _reduced("ReduceMean", [-1], 0, (7,)),
     "ReduceMean of sequences": _reduced("ReduceMean", [-1], 1, (3, 7)),
-    "ReduceSum 11": one("ReduceSum", 11, axes=[1, 2], keepdims=0),
+    **{f"{op_type} 11": one(op_type, 11, axes=[1, 2], keepdims=0) for op_type in ALL_REDUCED},
     "ReduceMax 17": one("ReduceMax", 17, axes=[2, 3]),
     "ReduceSum 13 of nothing": one("ReduceSum", 13, noop_with_empty_axes=1),
+    **{
+        f"{op_type} 18 of nothing": one(op_type, 18, noop_with_empty_axes=1)
+        for op_type in ALL_REDUCED
+    },
     "InstanceNormalization": model(
         NODE("InstanceNormalization", ["x", "s", "b"], ["y"], epsilon=1e-3),
         s=F([1.5, -2, 0, 0.3]),
@@ -264,7 +363,7 @@ REDUCTIONS: dict[str, onnx.ModelProto] = {
     "LpNormalization 1": one("LpNormalization", axis=3, p=1),
     "MeanVarianceNormalization": one("MeanVarianceNormalization", axes=[2, 3]),
     "GroupNormalization": model(
-        NODE("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2),
+        NODE("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2, epsilon=1e-2),
         s=F([1.5, -2, 0.5, 0.3]),
         b=F([0, 1, -2, 3]),
         opset=21,
@@ -302,6 +401,58 @@ REDUCTIONS: dict[str, onnx.ModelProto] = {
         b=RANDOM.standard_normal(2).astype(F),
         v=RANDOM.standard_normal((4, 2, 1, 1)).astype(F),
         sizes=np.int64([1, 4, 5, 6]),
+    ),
+}
+
+
+# --- Pools and tails ------------------------------------------------------------------------------
+
+
+def _pooled(op_type: str, opset: int = 19, **attributes: object) -> onnx.ModelProto:
+    node = NODE(op_type, ["x"], ["y"], kernel_shape=[3, 2], **attributes)
+    return model(node, shape=(3, 7, 6), opset=opset)
+
+
+def _tail(op_type: str, opset: int, **attributes: object) -> onnx.ModelProto:
+    elements = {"y": TensorProto.INT64 if op_type == "ArgMax" else TensorProto.FLOAT}
+    node = NODE(op_type, ["x"], ["y"], **attributes)
+    return model(node, shape=(7,), opset=opset, outputs=elements)
+
+
+def _best(opset: int, **attributes: object) -> onnx.ModelProto:
+    constants = {} if opset < 10 else {"k": np.int64([3])}
+    node = NODE("TopK", ["x", *constants], ["y", "i"], **attributes)
+    elements = {"y": TensorProto.FLOAT, "i": TensorProto.INT64}
+    return model(node, shape=(7,), opset=opset, outputs=elements, **constants)
+
+
+POOLS: dict[str, onnx.ModelProto] = {
+    **{op_type: one(op_type) for op_type in ("GlobalAveragePool", "GlobalMaxPool")},
+    "AveragePool 8": _pooled("AveragePool", 8),
+    "AveragePool with explicit pads": _pooled(
+        "AveragePool", pads=[1, 0, 2, 1], strides=[2, 1], ceil_mode=1
+    ),
+    "AveragePool of all taps": _pooled(
+        "AveragePool", pads=[1, 0, 2, 1], dilations=[1, 2], count_include_pad=1
+    ),
+    "AveragePool with resolved pads": _pooled("AveragePool", auto_pad="SAME_UPPER"),
+    "MaxPool 7": _pooled("MaxPool", 7),
+    "MaxPool with explicit pads": _pooled(
+        "MaxPool", pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2], ceil_mode=1
+    ),
+    "MaxPool with resolved pads": _pooled("MaxPool", auto_pad="SAME_UPPER"),
+    **{
+        f"{op_type} {opset}": _tail(op_type, opset, axis=1)
+        for op_type in ("ArgMax", "LogSoftmax", "Softmax")
+        for opset in (11, 13)
+    },
+    "Softmax of rows": model(NODE("Softmax", ["x"], ["y"], axis=2), shape=(1, 7)),
+    "LogSoftmax of rows": model(NODE("LogSoftmax", ["x"], ["y"], axis=2), shape=(1, 7)),
+    "ArgMax without its axis": _tail("ArgMax", 17, axis=-1, keepdims=0),
+    "TopK": _best(17),
+    "TopK 9": _best(9, k=3),
+    "TopK of pixels": model(
+        NODE("TopK", ["x", "k"], ["y", "i"], axis=1), shape=(7, 1, 1), k=np.int64([2])
     ),
 }
 
@@ -349,6 +500,24 @@ def _mirrored(mode: str, *widths: int) -> onnx.ModelProto:
 
 
 MOVEMENTS: dict[str, onnx.ModelProto] = {
+    "Flatten": one("Flatten", axis=-3),
+    "Flatten an image": one("Flatten"),
+    "Reshape by 0": model(
+        NODE("Reshape", ["x", "s"], ["y"], allowzero=1), s=np.int64([1, 2, -1, 6])
+    ),
+    "Squeeze": model(NODE("Squeeze", ["x", "a"], ["y"]), shape=(1, 4, 1, 6), a=np.int64([1, -2])),
+    "Squeeze 11": model(NODE("Squeeze", ["x"], ["y"], axes=[3]), shape=(4, 5, 1), opset=11),
+    "Unsqueeze": model(NODE("Unsqueeze", ["x", "a"], ["y"]), shape=(5, 6), a=np.int64([-3])),
+    "Unsqueeze 11": model(NODE("Unsqueeze", ["x"], ["y"], axes=[1, 4]), shape=(6, 5), opset=11),
+    "Slice 9": one("Slice", 9, starts=[1, -3], ends=[3, 9], axes=[1, -1]),
+    "Pad 9": one("Pad", 9, pads=[0, 1, 0, 2, 0, 0, 1, 0], value=0.25),
+    "Pad of axes": model(
+        NODE("Pad", ["x", "w", "v", "a"], ["y"]),
+        opset=18,
+        w=np.int64([1, 2, 0, 1]),
+        v=F(-1.5),
+        a=np.int64([-1, 2]),
+    ),
     "Split": _split(17, None),
     "Split by an operand": _split(17, [1, 3, 2]),
     "Split by an attribute": _split(11, [1, 3, 2]),
@@ -454,6 +623,7 @@ RESIZES: dict[str, onnx.ModelProto] = {
     "Upsample": model(
         NODE("Upsample", ["x", "s"], ["y"], mode="nearest"), s=F([1, 1, 2, 3]), opset=9
     ),
+    "Upsample 8": one("Upsample", 8, mode="nearest", scales=[1.0, 1.0, 2.0, 3.0]),
     "Upsample linear": model(
         NODE("Upsample", ["x", "s"], ["y"], mode="linear"), s=F([1, 1, 2, 2]), opset=9
     ),
@@ -481,6 +651,7 @@ def _transposed(
 
 TRANSPOSED: dict[str, onnx.ModelProto] = {
     "ConvTranspose": _transposed((3, 3)),
+    "ConvTranspose of a stated kernel": _transposed((3, 2), kernel_shape=[3, 2]),
     "ConvTranspose by 2": _transposed((2, 2), strides=[2, 2], bias=True),
     "ConvTranspose of 4 by 2": _transposed((4, 4), strides=[2, 2], pads=[1, 1, 1, 1], bias=True),
     "ConvTranspose of 3 by 2": _transposed(
@@ -502,11 +673,13 @@ TRANSPOSED: dict[str, onnx.ModelProto] = {
 }
 
 CASES: dict[str, onnx.ModelProto] = {
+    **LAYERS,
     **FUNCTIONS,
     **{f"{name} of magnitudes": made for name, made in ROOTS.items()},
     **SEVERAL,
     **TRUTHS,
     **REDUCTIONS,
+    **POOLS,
     **MOVEMENTS,
     **RESIZES,
     **TRANSPOSED,
@@ -528,3 +701,24 @@ def operands(name: str, made: onnx.ModelProto, rows: int = 3) -> dict[str, Array
             x = np.where(np.abs(x) < F(0.1), F(0.5), x)
         feeds[value.name] = np.abs(x) + F(0.01) if name.endswith("of magnitudes") else x
     return feeds
+
+
+# A sum of 120 values may be off by gamma_121 of their magnitudes, which add up to 190.
+LOOSEST = 5e-3
+
+
+def assert_values_agree(name: str, made: onnx.ModelProto, folder: Path) -> None:
+    """Hold a model's outputs against ONNX Runtime's; `name` chooses its operands."""
+    imported = load(made, folder)
+    graph = imported.graph
+    feeds = operands(name, made)
+    seen = interpret.run_stored(graph, feeds)
+    bounds = Bounds(graph, {}, seen, feeds.keys())
+    expected = oracle(imported.source, feeds, graph.outputs)
+    for output, truth in zip(graph.outputs, expected, strict=True):
+        ours = seen[output]
+        assert (ours.shape, ours.dtype) == (truth.shape, truth.dtype)
+        allowed = np.broadcast_to(bounds.of(output), ours.shape)
+        apart = np.abs(ours.astype(np.float64) - truth)
+        assert (apart <= allowed).all(), (apart.max(), allowed[apart > allowed].min())
+        assert (allowed <= LOOSEST * (1 + np.abs(truth))).all(), allowed.max()

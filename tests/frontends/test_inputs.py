@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,9 @@ CODES = np.arange(256, dtype=np.uint8)[:, np.newaxis]
 )
 def test_parses(text: str, name: str, scale: float, offset: float) -> None:
     assert parse_input_spec(text) == (name, InputSpec(scale, offset))
+    if text.count("uint8") == 1:
+        signed = InputSpec(scale, offset, Element.I8)
+        assert parse_input_spec(text.replace("uint8", "int8")) == (name, signed)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,8 @@ def test_parses(text: str, name: str, scale: float, offset: float) -> None:
         "uint8:1,nan",
         "uint8:1,-inf",
         "uint8:1e999,0",
-        "int8:1,0",
+        "int16:1,0",
+        "sint8:1,0",
         "UINT8:1,0",
         "=uint8:1,0",
         "float32:1,0",
@@ -72,7 +78,9 @@ def test_refuses(text: str) -> None:
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "BNN021"
     assert diagnostic.what == f'"{text}" does not declare an input'.replace("\n", "\\n")
-    assert diagnostic.why == "it must read [NAME=]uint8:SCALE,OFFSET with a positive SCALE"
+    assert diagnostic.why == (
+        "it must read [NAME=]uint8:SCALE,OFFSET, or int8, with a positive SCALE"
+    )
     assert caught.value.exit_code == 2
 
 
@@ -129,13 +137,15 @@ SPEC = InputSpec(1 / 255, -0.5)
 
 
 @pytest.mark.parametrize("clash", [False, True])
-def test_decodes_in_front_of_the_model(clash: bool) -> None:
+@pytest.mark.parametrize("element", [Element.U8, Element.I8])
+def test_decodes_in_front_of_the_model(element: Element, clash: bool) -> None:
     before = model(clash=clash)
-    after = declare_inputs(before, {"image": SPEC})
+    spec = replace(SPEC, element=element)
+    after = declare_inputs(before, {"image": spec})
     assert violations(after) == []
     assert after.inputs == ("x", "image")
     assert after.outputs == before.outputs
-    assert [after.types[n].element for n in after.inputs] == [Element.F32, Element.U8]
+    assert [after.types[n].element for n in after.inputs] == [Element.F32, element]
     assert after.types["image"].shape == (1, 4)
     assert ops(after)[:3] == ["Cast", "Mul", "Add"]
     assert [n.origin for n in after.nodes[:3]] == [("--input image",)] * 3
@@ -144,7 +154,8 @@ def test_decodes_in_front_of_the_model(clash: bool) -> None:
     x = random.standard_normal((50, 4)).astype(F)
     codes = random.integers(0, 256, (50, 4)).astype(np.uint8)
     codes[0], codes[1] = 0, 255
-    (expected,) = interpret.run(before, {"x": x, "image": SPEC.decode(codes)}).values()
+    codes = codes.view(element.dtype)
+    (expected,) = interpret.run(before, {"x": x, "image": spec.decode(codes)}).values()
     (actual,) = interpret.run(after, {"x": x, "image": codes}).values()
     same_bits(actual, expected)
 

@@ -500,6 +500,16 @@ REFUSED = {
         "BNN003",
         'attribute "signed" has the wrong type',
     ),
+    "an attribute of another specification": (
+        custom("Quant", ONE, NOTHING, BITS, overflow="WRAP"),
+        "BNN008",
+        'Quant with attribute "overflow"',
+    ),
+    "before the operators that say it": (
+        custom("Quant", ONE, NOTHING, BITS, opset=8),
+        "BNN008",
+        "Quant beside operators of opset 8",
+    ),
     "wide rounding in old opsets": (
         custom("Quant", ONE, NOTHING, single(32), opset=10),
         "BNN008",
@@ -635,11 +645,24 @@ def test_arithmetic_on_bytes_is_refused(tmp_path: Path) -> None:
         load(model, tmp_path)
 
 
-@pytest.mark.parametrize("element", [TensorProto.INT8, TensorProto.INT32, TensorProto.DOUBLE])
+def test_inputs_of_signed_bytes(tmp_path: Path) -> None:
+    model = make(
+        NODE("Flatten", ["x"], ["f"]),
+        NODE("Cast", ["f"], ["r"], to=TensorProto.FLOAT),
+        NODE("Mul", ["r", "c"], ["y"]),
+        constants={"c": single(0.1)},
+    )
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
+    imported = load(model, tmp_path)
+    assert imported.graph.types["x"].element is Element.I8
+    assert_agrees(imported, {"x": CODES.view(np.int8)})
+
+
+@pytest.mark.parametrize("element", [TensorProto.INT16, TensorProto.INT32, TensorProto.DOUBLE])
 def test_other_inputs_are_refused(element: int, tmp_path: Path) -> None:
     model = make(NODE("Cast", ["x"], ["y"], to=TensorProto.FLOAT))
     model.graph.input[0].type.tensor_type.elem_type = element
-    with pytest.raises(UnsupportedModelError, match="whose inputs are FLOAT or UINT8"):
+    with pytest.raises(UnsupportedModelError, match="whose inputs are FLOAT, UINT8 or INT8"):
         load(model, tmp_path)
 
 

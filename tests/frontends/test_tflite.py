@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bnncc.frontends.onnx import Imported
+from bnncc.frontends.tflite.table import CUSTOM, TABLE
 from bnncc.frontends.torch import load_file
 from bnncc.ir import interpret
 from bnncc.ir.types import Array
@@ -372,6 +373,104 @@ OPERATORS: dict[str, tuple[Callable[[Flat, int], int], Callable[[Array], Array]]
         lambda x: x.sum(3) / F(3),
     ),
 }
+
+
+# ONNX's own functions have their accuracy from the tests of tests/ir.
+NEARLY: dict[str, Callable[[Array], Array]] = {
+    "HARD_SWISH": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "LOGISTIC": lambda x: 1 / (1 + np.exp(-x)),
+    "LOG_SOFTMAX": lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True)),
+    "TANH": np.tanh,
+}
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_a_function(tmp_path, name):
+    flat, given = Flat(), whole(1, 6)
+    x = flat.tensor(given.shape, name="x")
+    result = run(flat, [x], flat.op(name, [x], (1, 6)), tmp_path, given)
+    # A few roundings each, of values up to 16.
+    np.testing.assert_allclose(result, NEARLY[name](given.astype(np.float64)), 1e-6, 1e-6)
+
+
+def test_every_operator_becomes_what_the_table_says(tmp_path):
+    image, row = (1, 4, 5, 3), (1, 6)
+    kernel, square = np.ones((1, 2, 2, 3)), {"FilterHeight": 2, "FilterWidth": 2}
+    strides = {"StrideH": 1, "StrideW": 1, "Padding": VALID}
+    each: dict[str, tuple[tuple[int, ...], Callable[[Flat, int], int]]] = {
+        **{name.split()[0]: (image, build) for name, (build, _) in OPERATORS.items()},
+        **{n: (row, lambda f, x, n=n: f.op(n, [x], row)) for n in (*NEARLY, "SOFTMAX")},
+        **{
+            name: (
+                image,
+                lambda f, x, n=name: f.op(
+                    n, [x], (1, 3, 4, 3), "Pool2DOptions", **square, **strides
+                ),
+            )
+            for name in ("AVERAGE_POOL_2D", "MAX_POOL_2D")
+        },
+        "CONV_2D": (
+            image,
+            lambda f, x: f.op(
+                *("CONV_2D", [x, f.const(kernel)], (1, 3, 4, 1), "Conv2DOptions"),
+                **strides,
+                DilationHFactor=1,
+                DilationWFactor=1,
+            ),
+        ),
+        "DEPTHWISE_CONV_2D": (
+            image,
+            lambda f, x: f.op(
+                *(
+                    "DEPTHWISE_CONV_2D",
+                    [x, f.const(kernel)],
+                    (1, 3, 4, 3),
+                    "DepthwiseConv2DOptions",
+                ),
+                **strides,
+                DilationHFactor=1,
+                DilationWFactor=1,
+            ),
+        ),
+        "FULLY_CONNECTED": (
+            row,
+            lambda f, x: f.op(
+                "FULLY_CONNECTED", [x, f.const(np.ones((2, 6)))], (1, 2), "FullyConnectedOptions"
+            ),
+        ),
+        "SQUEEZE": ((1, 1, 6), lambda f, x: f.op("SQUEEZE", [x], row)),
+    }
+    # Of constants alone, and so no node at all.
+    assert set(TABLE) - set(each) == {"DEQUANTIZE"}
+    for name, (shape, build) in each.items():
+        flat = Flat()
+        x = flat.tensor(shape, name="x")
+        source = load(flat, [x], [build(flat, x)], tmp_path).source
+        assert TABLE[name].onnx in {node.op_type for node in source.graph.node}, name
+
+
+def test_larq_s_operators_become_what_the_table_says(tmp_path):
+    flat = Flat()
+    x = flat.tensor((1, 4, 4, 32), name="x")
+    bits = flat.quantize(x)
+    pooled = flat.larq(
+        *("LceBMaxPool2d", [bits], (1, 3, 3, 1)),
+        {
+            "filter_height": 2,
+            "filter_width": 2,
+            "padding": VALID,
+            "stride_height": 1,
+            "stride_width": 1,
+        },
+        element="int32",
+    )
+    w, ones = flat.const(packed(bipolar(5, 3, 3, 32)), "int32"), flat.const(np.ones(5, F))
+    options = BCONV | {"padding": VALID, "channels_in": 32}
+    real = flat.larq("LceBconv2d", [pooled, w, ones, ones, -1], (1, 1, 1, 5), options)
+    y = flat.larq("LceDequantize", [flat.quantize(real)], (1, 1, 1, 5))
+    found = {node.op_type for node in load(flat, [x], [y], tmp_path).source.graph.node}
+    assert {builtin.onnx for builtin in CUSTOM.values()} <= found
+    assert set(CUSTOM) == {operator["name"] for operator in flat.operators}
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -11,13 +11,14 @@ import onnx
 
 from bnncc.errors import UnsupportedModelError
 from bnncc.frontends.inputs import InputSpec, declare_inputs
-from bnncc.frontends.onnx.build import build_graph, unsupported
+from bnncc.frontends.onnx.build import build_graph
 from bnncc.frontends.onnx.constants import fold, live_nodes
 from bnncc.frontends.onnx.normalise import normalise_model
 from bnncc.frontends.onnx.outline import check, outline
 from bnncc.frontends.onnx.qonnx import byte_inputs
 from bnncc.frontends.onnx.read import read_model
 from bnncc.frontends.onnx.report import quoted
+from bnncc.frontends.onnx.unsupported import unsupported
 from bnncc.ir.graph import Graph
 
 __all__ = ["Imported", "load_onnx"]

@@ -57,6 +57,7 @@ __all__ = [
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 _MOST_HALVES = 32
+_BROADCAST_SINCE = 8  # as far as Max, Min and Sum are concerned
 _SQRT_TWO_OVER_PI, _GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
@@ -183,9 +184,10 @@ def power(site: Site) -> None:
     x = site.operand(0)
     if exponent == 1:
         site.emit(Identity(), [x])
-    elif exponent == 2:
+    # ONNX Runtime multiplies rows, but where they hold a single value, it takes C's pow.
+    elif exponent == 2 and site.type_of(x).shape[-1] > 1:
         site.emit(Mul(), [x, x])
-    elif exponent == 3:
+    elif exponent == 3 and site.type_of(x).shape[-1] > 1:
         site.emit(Mul(), [site.part(Mul(), x, x), x])
     elif halves == int(halves) and 0 < abs(halves) <= _MOST_HALVES:
         site.emit(Power(int(halves)), [x])
@@ -202,6 +204,10 @@ def power(site: Site) -> None:
 def _several(site: Site, op: Max | Min | Add) -> None:
     """Say an operator of any number of operands, the first two first."""
     operands = [site.operand(i) for i in range(len(site.node.input))]
+    shapes = {site.type_of(name).shape for name in operands}
+    if site.opset < _BROADCAST_SINCE and len(shapes) > 1:
+        why = f"they have {len(shapes)} shapes, and broadcast only from opset {_BROADCAST_SINCE} on"
+        raise Refusal("BNN003", f"operands of {site.node.op_type}", why=why)
     *inner, last = operands
     if not inner:
         site.emit(Identity(), [last])
@@ -237,7 +243,7 @@ def smallest(site: Site) -> None:
 
 def _bound(site: Site) -> tuple[str, float] | None:
     """Return (x, bound) of a node with two operands, one being a number that does not widen x."""
-    if len(site.node.input) != 2:
+    if len(site.node.input) != 2 or site.opset < _BROADCAST_SINCE:
         return None
     for i in range(2):
         if site.is_constant(i) and not site.is_constant(1 - i):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx
 
 from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError
-from bnncc.frontends.onnx.constants import live_nodes
+from bnncc.frontends.onnx.operator import refuse_unknown
 from bnncc.frontends.onnx.outline import Outline, ValueType
-from bnncc.frontends.onnx.report import Refusal, element_name, plural, quoted, where
-from bnncc.frontends.onnx.runtime import STANDARD_DOMAINS
+from bnncc.frontends.onnx.report import Refusal, element_name, quoted, where
 from bnncc.frontends.onnx.site import Damaged, Scope, Site
-from bnncc.frontends.onnx.table import RANDOM, TABLE
+from bnncc.frontends.onnx.table import TABLE
 from bnncc.ir.check import violations
 from bnncc.ir.graph import Graph, GraphBuilder
 from bnncc.ir.types import Element, TensorType
 
-__all__ = ["build_graph", "unsupported"]
+__all__ = ["build_graph"]
 
 # These pass values on unchanged: small integers may pass through as the float32 they equal.
 _MOVES = frozenset(
@@ -43,6 +41,7 @@ _HELD: Mapping[int, Element] = {
     onnx.TensorProto.FLOAT: Element.F32,
     onnx.TensorProto.BOOL: Element.BOOL,
     onnx.TensorProto.UINT8: Element.U8,
+    onnx.TensorProto.INT8: Element.I8,
 }
 # What the model's outputs may hold, in either's words.
 _SAID: Mapping[int, Element] = {
@@ -52,95 +51,13 @@ _SAID: Mapping[int, Element] = {
 }
 # How many results these may have, where that is more than one.
 _RESULTS: Mapping[str, int | None] = {"TopK": 2, "Split": None}
-_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.UINT8)
+_INTEGERS = (
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT8,
+    onnx.TensorProto.INT8,
+)
 _ELEMENTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL)
-
-_TAILS = frozenset({"Hardmax"})
-_MASKS = frozenset({"NonZero", "ScatterElements", "ScatterND"})
-_HELP_TAIL = "export the model without it: its operand ranks the classes in the same order"
-_CONTROL = frozenset({"If", "Loop", "Scan"})
-_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
-_WHY: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(
-        _CONTROL,
-        (
-            "what it computes depends on the input, and generated C takes one path",
-            "export without branches and loops that depend on the input, or by tracing",
-        ),
-    ),
-    **dict.fromkeys(
-        _RECURRENT,
-        (
-            "it carries a state from step to step, and bnncc compiles networks without one",
-            "compile what comes before and behind it, and keep it in your own code",
-        ),
-    ),
-}
-_HELP_CUSTOM = "export without custom operators, so that standard ones spell out what it does"
-_HELP_OTHER = "say it in operators that bnncc compiles, or compute it outside of the model"
-_HELP_MASK = "exporters say x[mask] = value this way: write x = torch.where(mask, value, x)"
-_HELP_RANDOM = "export in eval mode, with deterministic binarisation"
-
-
-def unsupported(outlined: Outline) -> list[Diagnostic]:
-    """Return a finding for each operator type that bnncc does not compile, however it is used.
-
-    Args:
-        outlined: the graph before folding. It need not be well-formed: the checker refuses graphs
-            with operators it does not know, so this comes first.
-    """
-    live = {id(node) for node in live_nodes(outlined.nodes, outlined.outputs)}
-    constants = set(outlined.tensors)
-    groups: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    random: list[onnx.NodeProto] = []
-    for node in outlined.nodes:
-        is_constant = node.op_type in ("Shape", "Size") or constants.issuperset(
-            name for name in node.input if name
-        )
-        if not _is_standard(node, outlined.opset):
-            groups[_full_name(node)].append(node)
-        elif id(node) in live and node.op_type in RANDOM:
-            random.append(node)
-        elif id(node) in live and (
-            _has_subgraph(node) or not (is_constant or node.op_type in TABLE)
-        ):
-            groups[_full_name(node)].append(node)
-        if is_constant:
-            constants.update(node.output)
-    found = [_unsupported(name, nodes) for name, nodes in groups.items()]
-    return found + ([_random(random)] if random else [])
-
-
-def _is_standard(node: onnx.NodeProto, opset: int) -> bool:
-    return node.domain in STANDARD_DOMAINS and onnx.defs.has(node.op_type, opset, "")
-
-
-def _full_name(node: onnx.NodeProto) -> str:
-    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
-
-
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    return any(attribute.type in kinds for attribute in node.attribute)
-
-
-def _unsupported(name: str, nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
-    help_text = _HELP_TAIL if name in _TAILS else _HELP_MASK if name in _MASKS else _HELP_OTHER
-    why, help_text = _WHY.get(name, ("", help_text))
-    if nodes[0].domain not in STANDARD_DOMAINS:
-        help_text = _HELP_CUSTOM
-    what = f"operator {quoted(name)} is not supported ({plural(len(nodes), 'node')})"
-    return Diagnostic("BNN007", what, where(nodes), why, help_text)
-
-
-def _random(nodes: Sequence[onnx.NodeProto]) -> Diagnostic:
-    return Diagnostic(
-        "BNN012",
-        f"the model draws random numbers ({plural(len(nodes), 'node')})",
-        where(nodes),
-        "stochastic binarisation or noise was left on, so there is nothing fixed to compile",
-        _HELP_RANDOM,
-    )
 
 
 def build_graph(outlined: Outline, types: Mapping[str, ValueType], name: str) -> Graph:
@@ -189,7 +106,9 @@ def _import(site: Site, types: Mapping[str, ValueType], used: Collection[str]) -
             what = f"{node.op_type} cannot be computed at compile time"
             raise Refusal("BNN008", what, why="the size of its result is not known before")
         _check_results(node, types, used)
-        TABLE[node.op_type](site)
+        operator = TABLE[node.op_type]
+        operator.say(site)
+        refuse_unknown(site, operator)
     except Refusal as refusal:
         return [refusal.diagnostic(where([node]))]
     except Damaged as damaged:

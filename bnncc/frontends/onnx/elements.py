@@ -165,13 +165,16 @@ def cast(site: Site) -> None:
     match source, target:
         case (Element.F32, onnx.TensorProto.FLOAT) | (Element.BOOL, onnx.TensorProto.BOOL):
             site.emit(Identity(), [x])
-        case (Element.BOOL | Element.U8, onnx.TensorProto.FLOAT):
+        case (Element.BOOL | Element.U8 | Element.I8, onnx.TensorProto.FLOAT):
             site.emit(Cast(Element.F32), [x])
         case (Element.F32, onnx.TensorProto.BOOL):
             site.emit(Not(), [site.part(Equal(), x, site.scalar(0))])
-        case (Element.U8, onnx.TensorProto.UINT8):
+        case (Element.U8, onnx.TensorProto.UINT8) | (Element.I8, onnx.TensorProto.INT8):
             site.emit(Identity(), [x])
-        case (Element.BOOL | Element.U8, onnx.TensorProto.INT32 | onnx.TensorProto.INT64):
+        case (
+            Element.BOOL | Element.U8 | Element.I8,
+            onnx.TensorProto.INT32 | onnx.TensorProto.INT64,
+        ):
             # Small integers pass as the float32 they equal, until a Cast to float32 says so.
             site.emit(Cast(Element.F32), [x])
         case _:

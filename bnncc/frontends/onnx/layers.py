@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bnncc.frontends.onnx.report import Refusal, quoted
@@ -9,9 +11,14 @@ from bnncc.frontends.onnx.site import Site
 from bnncc.frontends.onnx.windows import checked_kernel, spatial_shape, window_of
 from bnncc.ir.ops.elementwise import Add, Mul
 from bnncc.ir.ops.linear import Conv, MatMul
+from bnncc.ir.ops.shape import Reshape, Transpose
 from bnncc.ir.types import Array
+from bnncc.ir.window import Axis, Window
 
 __all__ = ["conv", "gemm", "matmul"]
+
+_MATRIX_RANK = 2
+_IMAGE_RANK = 4
 
 
 def gemm(site: Site) -> None:
@@ -45,18 +52,78 @@ def _bias(site: Site, beta: np.float32) -> str:
 
 
 def matmul(site: Site) -> None:
-    """Say MatMul of [1, K] and constant weights [K, O]."""
-    _product(site, are_rows=False, output="")
+    """Say MatMul by a constant matrix: of [1, K], of tokens [1, ..., K], or from the left."""
+    if site.has(1) and not site.is_constant(1):
+        if site.is_constant(0):
+            _from_left(site)
+            return
+        operands = " and ".join(quoted(name) for name in site.node.input)
+        why = (
+            "bnncc packs weights at compile time; products of activations, as in attention, "
+            "have none"
+        )
+        raise Refusal("BNN008", f"MatMul of two activations, {operands}", why=why)
+    x = _activation(site)
+    if len(site.type_of(x).shape) > _MATRIX_RANK:
+        _of_tokens(site, x)
+    else:
+        _product(site, are_rows=False, output="")
 
 
 def _product(site: Site, are_rows: bool, output: str) -> str:
     op_type = site.node.op_type
     x = _activation(site)
     shape = site.type_of(x).shape
-    if len(shape) != 2:
+    if len(shape) != _MATRIX_RANK:
         why = f"{quoted(x)} has shape {list(shape)}, and bnncc multiplies [batch, features]"
-        raise Refusal("BNN008", f"{op_type} of more than two dimensions", why=why)
+        raise Refusal("BNN008", f"{op_type} of {len(shape)} dimensions", why=why)
     return site.emit(MatMul(), [x, site.weights(1, are_rows=are_rows)], output)
+
+
+def _of_tokens(site: Site, x: str) -> None:
+    """Say a dense layer over the last axis of [1, ..., K]: a convolution of one tap, K channels.
+
+    The axes between are pixels to it, one axis of them if there are more than images have.
+    """
+    shape = site.type_of(x).shape
+    result = (*shape[:-1], site.array(1).shape[-1])
+    images = shape if len(shape) <= _IMAGE_RANK else (1, math.prod(shape[1:-1]), shape[-1])
+    if images != shape:
+        x = site.part(Reshape(images), x)
+    last = len(images) - 1
+    x = site.part(Transpose((0, last, *range(1, last))), x)
+    image = site.part(_point(last - 1), x, _as_filters(site, 1, last - 1, are_rows=False))
+    back = Transpose((0, *range(2, last + 1), 1))
+    if images == shape:
+        site.emit(back, [image])
+    else:
+        site.emit(Reshape(result), [site.part(back, image)])
+
+
+def _from_left(site: Site) -> None:
+    """Say W x with x [1, K, T]: K channels of T pixels, so that nothing has to move."""
+    x = site.operand(1)
+    shape = site.type_of(x).shape
+    if len(shape) != _MATRIX_RANK + 1:
+        why = (
+            f"{quoted(x)} has shape {list(shape)}, and bnncc multiplies from the left only "
+            "[batch, features, tokens]"
+        )
+        raise Refusal("BNN008", "MatMul of a constant and an activation", why=why)
+    site.emit(_point(1), [x, _as_filters(site, 0, 1, are_rows=True)])
+
+
+def _point(axes: int) -> Conv:
+    """Return a convolution of one tap."""
+    return Conv(Window((Axis(1),) * axes))
+
+
+def _as_filters(site: Site, index: int, axes: int, *, are_rows: bool) -> str:
+    """Return the IR's name of a constant matrix as filters of one tap, [O, K, 1, ...]."""
+    matrix = site.scope.builder.constants[site.weights(index, are_rows=are_rows)]
+    filters = matrix.reshape(*matrix.shape, *(1,) * axes)
+    form = f"{'rows' if are_rows else 'columns'}.{axes}d"
+    return site.scope.constant(site.node.input[index], form, filters)
 
 
 def _activation(site: Site) -> str:

@@ -19,7 +19,7 @@ from bnncc.frontends.onnx.shapes import fix_inputs
 
 __all__ = ["normalise_model"]
 
-_OLDEST_OPSET = 9
+_OLDEST_OPSET = 7
 _MOST_NODES = 1_000_000
 _DEEPEST_CALL = 100
 

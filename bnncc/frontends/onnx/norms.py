@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 
 from bnncc.frontends.onnx.report import Refusal, quoted
 from bnncc.frontends.onnx.site import Site
-from bnncc.ir.ops.elementwise import Abs, Add, Div, Max, Mul, Sqrt, Sub
+from bnncc.ir.ops.elementwise import Abs, Add, Div, Equal, Mul, Sqrt, Sub, Where
 from bnncc.ir.ops.reduce import ReduceMean, ReduceSum
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Array
@@ -24,11 +23,18 @@ def _normalised(
     site: Site, x: str, axes: tuple[int, ...], epsilon: float, output: str = "normalised"
 ) -> str:
     """Return (x - mean) / sqrt(variance + epsilon), both over `axes` of each sample."""
-    centred = site.part(Sub(), x, site.part(ReduceMean(axes, keepdims=True), x))
+    _, centred, deviation = _statistics(site, x, axes, epsilon)
+    return site.emit(Div(), [centred, deviation], site.fresh(output) if output else "")
+
+
+def _statistics(site: Site, x: str, axes: tuple[int, ...], epsilon: float) -> tuple[str, str, str]:
+    """Return the mean, x - mean, and sqrt(variance + epsilon), over `axes` of each sample."""
+    mean = site.part(ReduceMean(axes, keepdims=True), x)
+    centred = site.part(Sub(), x, mean)
     square = site.part(Mul(), centred, centred)
     variance = site.part(ReduceMean(axes, keepdims=True), square)
     deviation = site.part(Sqrt(), site.part(Add(), variance, site.scalar(epsilon)))
-    return site.emit(Div(), [centred, deviation], site.fresh(output) if output else "")
+    return mean, centred, deviation
 
 
 def _constant(site: Site, index: int, shape: Sequence[int]) -> str:
@@ -60,11 +66,18 @@ def _image(site: Site) -> tuple[str, tuple[int, ...]]:
 
 
 def instance_norm(site: Site) -> None:
-    """Say InstanceNormalization: each channel of each sample by itself."""
+    """Say InstanceNormalization: x * s + (bias - mean * s), as ONNX Runtime does.
+
+    Of each channel of each sample, s is its scale over its deviation.
+    """
     x, shape = _image(site)
     axes = tuple(range(2, len(shape)))
-    normalised = _normalised(site, x, axes, site.attribute("epsilon", 1e-5))
-    _affine(site, normalised, (shape[1], *(1 for _ in axes)))
+    column = (shape[1], *(1 for _ in axes))
+    mean, _, deviation = _statistics(site, x, axes, site.attribute("epsilon", 1e-5))
+    inverse = site.part(Div(), site.scalar(1), deviation)
+    scale = site.part(Mul(), inverse, _constant(site, 1, column))
+    shift = site.part(Sub(), _constant(site, 2, column), site.part(Mul(), mean, scale))
+    site.emit(Add(), [site.part(Mul(), x, scale), shift])
 
 
 def group_norm(site: Site) -> None:
@@ -129,5 +142,7 @@ def lp_norm(site: Site) -> None:
     terms = site.part(Abs(), x) if order == 1 else site.part(Mul(), x, x)
     length = site.part(ReduceSum((axis,), keepdims=True), terms)
     length = length if order == 1 else site.part(Sqrt(), length)
-    smallest = site.scalar(float(np.finfo(np.float32).tiny))  # a zero stays 0, as in ONNX Runtime
-    site.emit(Div(), [x, site.part(Max(), length, smallest)])
+    # Where squares are too small to be told from 0, ONNX Runtime has 0: what infinity divides.
+    vanishes = site.part(Equal(), length, site.scalar(0))
+    divisor = site.part(Where(), vanishes, site.scalar(math.inf), length)
+    site.emit(Div(), [x, divisor])

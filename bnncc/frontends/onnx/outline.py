@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper, shape_inference
 from bnncc.errors import UnsupportedModelError
 from bnncc.frontends.onnx import runtime
 from bnncc.frontends.onnx.read import tensor_array
-from bnncc.frontends.onnx.report import LIBRARY_ERRORS, library_text, origin, quoted, where
+from bnncc.frontends.onnx.report import LIBRARY_ERRORS, library_text, origin, plural, quoted, where
 from bnncc.ir.types import Array
 
 __all__ = ["Outline", "ValueType", "check", "infer", "literal", "outline"]
@@ -169,6 +170,7 @@ def infer(outlined: Outline) -> dict[str, ValueType]:
     Raises:
         UnsupportedModelError: BNN003 shapes or element types contradict each other.
     """
+    _check_splits(outlined.nodes)
     try:
         model = shape_inference.infer_shapes(
             outlined.model(), check_type=True, strict_mode=True, data_prop=True
@@ -182,6 +184,15 @@ def infer(outlined: Outline) -> dict[str, ValueType]:
     for name, array in outlined.tensors.items():
         types[name] = ValueType(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
     return types
+
+
+def _check_splits(nodes: Sequence[onnx.NodeProto]) -> None:
+    """Refuse a Split into other than its results: the onnx library aborts the process at some."""
+    for node in nodes:
+        given = next((a.i for a in node.attribute if a.name == "num_outputs"), None)
+        if node.op_type == "Split" and given not in (None, len(node.output)):
+            what = f"Split with {plural(len(node.output), 'result')} and num_outputs {given}"
+            raise UnsupportedModelError("BNN003", what, where=where([node]))
 
 
 def _value_type(value: onnx.ValueInfoProto) -> ValueType:

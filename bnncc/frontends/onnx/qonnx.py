@@ -19,21 +19,39 @@ from onnx import helper, numpy_helper
 
 from bnncc.errors import Diagnostic, UnsupportedModelError
 from bnncc.frontends.onnx import runtime
+from bnncc.frontends.onnx.operator import Bits, Family
 from bnncc.frontends.onnx.outline import infer, literal, outline
 from bnncc.frontends.onnx.read import tensor_array
 from bnncc.frontends.onnx.report import Refusal, origin, plural, quoted, where
 from bnncc.ir.types import Array
 
-__all__ = ["DOMAINS", "OPERATORS", "byte_inputs", "decompose"]
+__all__ = ["ATTRIBUTES", "DOMAINS", "FAMILY", "OPERATORS", "byte_inputs", "decompose"]
 
 DOMAINS = frozenset({"onnx.brevitas", "qonnx.custom_op.general", "finn.custom_op.general"})
 """Where exporters keep these operators; which of the three says nothing about their meaning."""
+
+FAMILY = Family(
+    "quantisers of QONNX, Brevitas, FINN", "constants as parameters; 255 thresholds", Bits.FOLDS
+)
+"""How these operators are listed beside the standard ones."""
+
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "BipolarQuant": (),
+        "IntQuant": ("narrow", "rounding_mode", "signed"),
+        "MultiThreshold": ("data_layout", "out_bias", "out_dtype", "out_scale"),
+        "Quant": ("narrow", "rounding_mode", "signed"),
+        "Trunc": ("narrow", "rounding_mode", "signed"),
+    }
+)
+"""The attributes of each operator; `out_dtype` says nothing that the other attributes do not."""
 
 _MOST_BITS = 64
 _MOST_THRESHOLDS = 255  # those of 8 bits; each becomes two nodes
 # Adding and subtracting 1.5 * 2^23 rounds a float32 of at most 2^22 to the nearest even integer.
 _ROUNDING = 1.5 * 2.0**23
 _EXACT_BITS = 22
+_OPSET_WHERE = 9
 _OPSET_ROUND = 11
 _OPSET_CLIP_OPERANDS = 11
 _OPSET_GREATER_OR_EQUAL = 12
@@ -213,11 +231,19 @@ class _Quantiser:
 
     def __init__(self, writer: _Writer, node: onnx.NodeProto) -> None:
         """Look at `node`."""
+        if writer.opset < _OPSET_WHERE:
+            what = f"{node.op_type} beside operators of opset {writer.opset}"
+            why = "standard operators that say what it does came with opset 9"
+            raise Refusal("BNN008", what, why=why, help=_HELP_OPSET)
         if len(node.output) != 1 or not node.output[0]:
             raise Refusal("BNN003", f"{node.op_type} with {len(node.output)} results")
         self.writer = writer
         self.node = node
         self._attributes = {attribute.name: attribute for attribute in node.attribute}
+        unknown = sorted(self._attributes.keys() - {*ATTRIBUTES[node.op_type]})
+        if unknown:
+            why = "the specification that bnncc follows has no such attribute"
+            raise Refusal("BNN008", f"{node.op_type} with attribute {quoted(unknown[0])}", why=why)
         self._label = origin(node)
 
     def operands(self, *counts: int) -> list[str]:

@@ -101,12 +101,12 @@ def _check_input_type(value: onnx.ValueInfoProto) -> None:
         what = f"input {quoted(value.name)} is not a tensor"
         raise Refusal("BNN008", what, why=f"its type is {kind.removesuffix('_type')}")
     element = value.type.tensor_type.elem_type
-    if element not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8):
+    if element not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.INT8):
         raise Refusal(
             "BNN008",
             f"input {quoted(value.name)} has element type {element_name(element)}",
-            why="bnncc compiles models whose inputs are FLOAT or UINT8",
-            help="export in float32; integer pixels are declared with --input uint8:scale,offset",
+            why="bnncc compiles models whose inputs are FLOAT, UINT8 or INT8",
+            help="export in float32; bytes are declared with --input uint8:SCALE,OFFSET",
         )
 
 

@@ -1,8 +1,9 @@
-"""Which function translates which operator. What is not here is not supported."""
+"""Which function translates which operator, and into what. What is not here is not supported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import onnx
@@ -33,60 +34,74 @@ from bnncc.frontends.tflite.read import Network, Operator
 from bnncc.frontends.tflite.site import Site, Translation, Value
 from bnncc.frontends.tflite.windows import conv, depthwise_conv, fully_connected, pool
 
-__all__ = ["CUSTOM", "TABLE", "translate"]
+__all__ = ["CUSTOM", "TABLE", "Builtin", "translate"]
 
 _OPSET = 17
 _IR_VERSION = 8
 _SHOWN = 3
 
-TABLE: Mapping[str, Callable[[Site], None]] = MappingProxyType(
+
+@dataclass(frozen=True)
+class Builtin:
+    """An operator of a TensorFlow Lite file.
+
+    Attributes:
+        translate: appends the ONNX nodes that stand for it, or refuses.
+        onnx: the ONNX operator that does its work, and with which it shares its limits.
+    """
+
+    translate: Callable[[Site], None]
+    onnx: str
+
+
+TABLE: Mapping[str, Builtin] = MappingProxyType(
     {
-        "ABS": unary("Abs"),
-        "ADD": arithmetic("Add", "AddOptions"),
-        "AVERAGE_POOL_2D": pool("AveragePool"),
-        "CONCATENATION": concatenate,
-        "CONV_2D": conv,
-        "DEPTHWISE_CONV_2D": depthwise_conv,
-        "DEQUANTIZE": dequantize,
-        "DIV": arithmetic("Div", "DivOptions"),
-        "EXPAND_DIMS": reshape,
-        "FULLY_CONNECTED": fully_connected,
-        "HARD_SWISH": unary("HardSwish"),
-        "LEAKY_RELU": leaky_relu,
-        "LOGISTIC": unary("Sigmoid"),
-        "LOG_SOFTMAX": unary("LogSoftmax", axis=-1),
-        "MAXIMUM": arithmetic("Max", ""),
-        "MAX_POOL_2D": pool("MaxPool"),
-        "MEAN": mean,
-        "MINIMUM": arithmetic("Min", ""),
-        "MUL": arithmetic("Mul", "MulOptions"),
-        "NEG": unary("Neg"),
-        "PAD": pad,
-        "PADV2": pad,
-        "PRELU": prelu,
-        "RELU": unary("Relu"),
-        "RELU6": clipped(0, 6),
-        "RELU_0_TO_1": clipped(0, 1),
-        "RELU_N1_TO_1": clipped(-1, 1),
-        "RESHAPE": reshape,
-        "SIGN": unary("Sign"),
-        "SLICE": slice_,
-        "SOFTMAX": softmax,
-        "SQUEEZE": reshape,
-        "STRIDED_SLICE": strided_slice,
-        "SUB": arithmetic("Sub", "SubOptions"),
-        "TANH": unary("Tanh"),
-        "TRANSPOSE": transpose,
+        "ABS": Builtin(unary("Abs"), "Abs"),
+        "ADD": Builtin(arithmetic("Add", "AddOptions"), "Add"),
+        "AVERAGE_POOL_2D": Builtin(pool("AveragePool"), "AveragePool"),
+        "CONCATENATION": Builtin(concatenate, "Concat"),
+        "CONV_2D": Builtin(conv, "Conv"),
+        "DEPTHWISE_CONV_2D": Builtin(depthwise_conv, "Conv"),
+        "DEQUANTIZE": Builtin(dequantize, "Cast"),
+        "DIV": Builtin(arithmetic("Div", "DivOptions"), "Div"),
+        "EXPAND_DIMS": Builtin(reshape, "Reshape"),
+        "FULLY_CONNECTED": Builtin(fully_connected, "Gemm"),
+        "HARD_SWISH": Builtin(unary("HardSwish"), "HardSwish"),
+        "LEAKY_RELU": Builtin(leaky_relu, "LeakyRelu"),
+        "LOGISTIC": Builtin(unary("Sigmoid"), "Sigmoid"),
+        "LOG_SOFTMAX": Builtin(unary("LogSoftmax", axis=-1), "LogSoftmax"),
+        "MAXIMUM": Builtin(arithmetic("Max", ""), "Max"),
+        "MAX_POOL_2D": Builtin(pool("MaxPool"), "MaxPool"),
+        "MEAN": Builtin(mean, "ReduceMean"),
+        "MINIMUM": Builtin(arithmetic("Min", ""), "Min"),
+        "MUL": Builtin(arithmetic("Mul", "MulOptions"), "Mul"),
+        "NEG": Builtin(unary("Neg"), "Neg"),
+        "PAD": Builtin(pad, "Pad"),
+        "PADV2": Builtin(pad, "Pad"),
+        "PRELU": Builtin(prelu, "PRelu"),
+        "RELU": Builtin(unary("Relu"), "Relu"),
+        "RELU6": Builtin(clipped(0, 6), "Clip"),
+        "RELU_0_TO_1": Builtin(clipped(0, 1), "Clip"),
+        "RELU_N1_TO_1": Builtin(clipped(-1, 1), "Clip"),
+        "RESHAPE": Builtin(reshape, "Reshape"),
+        "SIGN": Builtin(unary("Sign"), "Sign"),
+        "SLICE": Builtin(slice_, "Slice"),
+        "SOFTMAX": Builtin(softmax, "Softmax"),
+        "SQUEEZE": Builtin(reshape, "Reshape"),
+        "STRIDED_SLICE": Builtin(strided_slice, "Slice"),
+        "SUB": Builtin(arithmetic("Sub", "SubOptions"), "Sub"),
+        "TANH": Builtin(unary("Tanh"), "Tanh"),
+        "TRANSPOSE": Builtin(transpose, "Transpose"),
     }
 )
 """The built-in operators."""
 
-CUSTOM: Mapping[str, Callable[[Site], None]] = MappingProxyType(
+CUSTOM: Mapping[str, Builtin] = MappingProxyType(
     {
-        "LceBMaxPool2d": bmaxpool,
-        "LceBconv2d": bconv,
-        "LceDequantize": dequantize_bits,
-        "LceQuantize": quantize_bits,
+        "LceBMaxPool2d": Builtin(bmaxpool, "MaxPool"),
+        "LceBconv2d": Builtin(bconv, "Conv"),
+        "LceDequantize": Builtin(dequantize_bits, "Identity"),
+        "LceQuantize": Builtin(quantize_bits, "Where"),
     }
 )
 """The custom operators: Larq Compute Engine's."""
@@ -121,7 +136,7 @@ def translate(network: Network) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
 
 
-def _function(operator: Operator) -> Callable[[Site], None] | None:
+def _entry(operator: Operator) -> Builtin | None:
     return (CUSTOM if operator.is_custom else TABLE).get(operator.name)
 
 
@@ -129,7 +144,7 @@ def _check_operators(network: Network) -> None:
     """Refuse the model if there are operators that nobody translates, all of them at once."""
     unknown: dict[str, list[str]] = {}
     for operator in network.operators:
-        if _function(operator) is None:
+        if _entry(operator) is None:
             kind = "custom operator" if operator.is_custom else "operator"
             results = [network.tensors[place].name for place in operator.outputs]
             unknown.setdefault(f"{kind} {printable(operator.name)}", []).extend(results)
@@ -152,13 +167,13 @@ def _translated(translation: Translation, operator: Operator) -> Diagnostic | No
     if not operator.outputs:
         return Diagnostic("BNN003", f"an operator {printable(operator.name)} has no result")
     site = Site(translation, operator)
-    function = _function(operator)
-    assert function is not None  # _check_operators asked
+    entry = _entry(operator)
+    assert entry is not None  # _check_operators asked
     try:
         made = any(place in translation.values for place in operator.outputs)
         if made:
             raise Refusal("BNN003", "its result is made twice")
-        function(site)
+        entry.translate(site)
     except Refusal as refusal:
         what = f"{operator.name}: {refusal.what}"
         return Diagnostic(refusal.code, what, printable(site.origin), refusal.why, refusal.help)
