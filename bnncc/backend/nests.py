@@ -35,7 +35,15 @@ from bnncc.ir.storage import to_planes
 from bnncc.ir.types import ChannelsLast, Element, PackedChannels, TensorType
 from bnncc.ir.window import Axis, Window
 
-__all__ = ["flat_nest", "interpolation", "move_work", "window_nest"]
+__all__ = [
+    "access",
+    "flat_nest",
+    "interpolation",
+    "move_work",
+    "pixel_index",
+    "place_rule",
+    "window_nest",
+]
 
 
 def window_nest(window: Window, sizes: Sequence[int], pixel: int) -> Nest:
@@ -173,7 +181,9 @@ def _part(box: _Box | None, source: TensorType, result: TensorType, name: str) -
         _affine(first, step * steps[loop], loop)
         for first, step, loop in zip(box.first, box.step, box.along, strict=True)
     ]
-    return Part(name, read, box.counts, at[0], _pixel(at, source), to[0], _pixel(to, result))
+    return Part(
+        name, read, box.counts, at[0], pixel_index(at, source), to[0], pixel_index(to, result)
+    )
 
 
 def _split(index: str, pixels: int) -> tuple[str, str]:
@@ -195,7 +205,7 @@ def _chosen(
     at: list[str] = []
     tables: list[Constant] = []
     for loop, places in enumerate(op.places[1:]):
-        index = _rule(places, loop)
+        index = place_rule(places, loop)
         if not index:
             held = np.asarray(places, np.uint16 if max(places) < 1 << 16 else np.uint32)
             tables.append(constant(f"{hint}_places{loop}", held, "parameters"))
@@ -203,11 +213,11 @@ def _chosen(
         at.append(index)
     to = [_affine(0, 1, loop) for loop in range(len(at))]
     counts = result.shape[1:]
-    pixels = _pixel(at, source), _pixel(to, result)
+    pixels = pixel_index(at, source), pixel_index(to, result)
     return Part(name, access(source), counts, at[0], pixels[0], to[0], pixels[1]), tuple(tables)
 
 
-def _rule(places: Sequence[int], loop: int) -> str:
+def place_rule(places: Sequence[int], loop: int) -> str:
     """Return the C expression of places at equal distances, each repeated, or round and round."""
     count, start = len(places), places[0]
     index = np.arange(count)
@@ -257,7 +267,7 @@ def _axis_tables(hint: str, axis: Between) -> list[Constant]:
     ]
 
 
-def _pixel(coordinates: Sequence[str], kind: TensorType) -> str:
+def pixel_index(coordinates: Sequence[str], kind: TensorType) -> str:
     """Return the pixel with these coordinates behind the channel's, rows outside of columns."""
     pixel = "0u"
     for coordinate, size in zip(coordinates[1:], kind.shape[2:], strict=True):

@@ -10,8 +10,10 @@ After:  `%r, %y = XnorConv(%x, packed weights, K, %s)`, the expression {Dequanti
 and so on for sums over reals (SignSum), real weights (RealConv), pools, and chains that follow no
 layer (Map). A tensor is stored if another kernel or the interface reads it; everything else lives
 in registers. Images are kept with channels last; where the interface has them otherwise, a Move
-changes that. Exact: an epilogue is the chain's own operations; n >= t iff the mismatches are
-<= floor((base - t) / factor); a Step with several thresholds is the parity of comparisons.
+changes that. Bits that only move do so where a kernel reads them, by all movements on the way at
+once, as words if channels stay channels (GatherBits). Exact: an epilogue is the chain's own
+operations; n >= t iff the mismatches are <= floor((base - t) / factor); a Step with several
+thresholds is the parity of comparisons.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from bnncc.ir.ops.elementwise import Elementwise
 from bnncc.ir.ops.kernels import (
     Epilogue,
     Fused,
+    GatherBits,
     Map,
     Move,
     PackPlanes,
@@ -55,6 +58,7 @@ from bnncc.ir.types import (
 )
 from bnncc.passes.base import Context, Outcome, Pass
 from bnncc.passes.fusion import Group, ends_in_bits, fused_groups, is_bits
+from bnncc.passes.gathers import Gathering, gathering
 from bnncc.passes.packing import (
     accumulator_base,
     mismatch_limits,
@@ -135,13 +139,57 @@ class _Lowering:
             value = encode(self.graph.constants[name], to)
             return self.rewrite.constant(f"{name}.channels_last", value, to)
         own = self._layout(name)
-        source = self._held.get((name, own), name)
+        moved = self._moves_bits(name)
+        if moved and isinstance(layout, PackedChannels):
+            return self._gathered(moved, layout)
+        source = self._held_in(name, own, origin) if moved else self._held.get((name, own), name)
         given = self.rewrite.type_of(source)
         if given.layout == layout:
             return source
         if given.element is Element.U8 and isinstance(layout, PackedChannels) and layout.planes:
             return self._planes(name, layout, origin)
-        return self._append(Move(None, (given,), layout), (source,), f"{name}.{layout}", origin)
+        return self._in_layout(source, layout, f"{name}.{layout}", origin)
+
+    def _in_layout(self, name: str, layout: Layout, hint: str, origin: tuple[str, ...]) -> str:
+        """Return the same elements as a tensor of the rewritten graph in another layout."""
+        kind = self.rewrite.type_of(name)
+        op: Move | GatherBits = Move(None, (kind,), layout)
+        if isinstance(layout, PackedChannels) and isinstance(kind.layout, PackedChannels):
+            channels = tuple((0, k) for k in range(kind.shape[1]))
+            op = GatherBits((kind,), channels, None, layout)
+        return self._append(op, (name,), hint, origin)
+
+    def _moves_bits(self, name: str) -> Node | None:
+        """Return the node that makes bits by moving them, which is done where they are read."""
+        node = self.graph.producers.get(name)
+        moves = node is not None and isinstance(node.op, Movement)
+        return node if moves and is_bits(self.graph.types[name].element) else None
+
+    def _gathered(self, node: Node, layout: PackedChannels) -> str:
+        """Return moved bits in a layout: by all movements at once, by this one, or bit by bit."""
+        held = {name for name, kept in self._held if kept == self._layout(name)}
+        found = gathering(self.graph, node.output, held)
+        found = found or gathering(self.graph, node.output, self.graph.types)
+        if found is not None and found.is_identity(self.graph):
+            return self._held_in(found.sources[0], layout, node.origin)
+        own = self._layout(node.output)
+        if layout == own:
+            name = self._target_name(node.output)
+        elif found is None:
+            packed = self._held_in(node.output, own, node.origin)
+            return self._in_layout(packed, layout, f"{node.output}.{layout}", node.origin)
+        else:
+            name = self.rewrite.fresh(f"{node.output}.{layout}")
+        sources = node.inputs if found is None else found.sources
+        names = tuple(self._held_in(n, self._layout(n), node.origin) for n in sources)
+        kinds = tuple(map(self.rewrite.type_of, names))
+        assert isinstance(node.op, Movement)  # the caller asked
+        if found is None:
+            op: Move | GatherBits = Move(node.op, kinds, layout)
+        else:
+            op = GatherBits(kinds, found.channels, found.places, layout)
+        self._new.append(self.rewrite.node(op, names, name, _origin(node, found)))
+        return name
 
     def _planes(self, name: str, layout: PackedChannels, origin: tuple[str, ...]) -> str:
         """Return the bitplanes of uint8 codes."""
@@ -150,12 +198,11 @@ class _Lowering:
         packed = self._append(op, (numbers,), f"{name}.planes", origin)
         if layout.groups == 1:
             return packed
-        kind = self.rewrite.type_of(packed)
-        return self._append(Move(None, (kind,), layout), (packed,), f"{name}.grouped", origin)
+        return self._in_layout(packed, layout, f"{name}.grouped", origin)
 
     def _append(
         self,
-        op: Move | PackPlanes | Pool,
+        op: Move | GatherBits | PackPlanes | Pool,
         inputs: tuple[str, ...],
         hint: str,
         origin: tuple[str, ...],
@@ -186,6 +233,9 @@ class _Lowering:
             self._append_pool(node, node.op)
         elif isinstance(node.op, MaxPool):
             return [node]
+        elif self._moves_bits(node.output):
+            if node.output in self.graph.outputs:
+                self._held_in(node.output, layout, node.origin)
         else:
             assert isinstance(node.op, Movement)  # _apply asked
             names = tuple(self._held_in(n, self._layout(n), node.origin) for n in node.inputs)
@@ -301,7 +351,9 @@ class _Lowering:
         weights = self.graph.constants[anchor.inputs[1]]
         x = self.graph.types[anchor.inputs[0]]
         channels, depth = weights.shape[:2]
-        kernel = select("xnor", channels // conv.groups, self.target).kernel
+        kernel = select(
+            "xnor", channels // conv.groups, self.target, grouped=conv.groups > 1
+        ).kernel
         source = self._packed(anchor.inputs[0], conv.groups, depth, group.origin)
         parts = parts_of(weights)
         name = self._packed_weights(anchor.inputs[1], parts, kernel, conv.groups)
@@ -338,9 +390,14 @@ class _Lowering:
     def _packed_weights(
         self, name: str, parts: tuple[int, ...], kernel: Kernel, groups: int
     ) -> str:
-        """Return weights as words [parts * blocks, taps * words, nr]."""
+        """Return weights as words [parts * blocks, taps * words, nr].
+
+        They are packed as x is; then a kernel may read each word in parts.
+        """
+        bits, part = self.target.word_bits, f"<u{kernel.word_bits // 8}"
         planes = weight_planes(self.graph.constants[name], parts)
-        rows = [tiled(packed_taps(plane, kernel.word_bits), kernel.nr, groups) for plane in planes]
+        words = [packed_taps(plane, bits).view(part) for plane in planes]
+        rows = [tiled(each, kernel.nr, groups) for each in words]
         tiles = np.ascontiguousarray(np.concatenate(rows).transpose(0, 2, 1))
         return self.rewrite.constant(f"{name}.packed", tiles, _WORDS[kernel.word_bits])
 
@@ -357,6 +414,12 @@ class _Lowering:
         planes = plane_count(self.graph.types[name].element)
         layout = PackedChannels(bits, planes, groups if depth % bits else 1)
         return self._held_in(name, layout, origin)
+
+
+def _origin(node: Node, found: Gathering | None) -> list[str]:
+    """Return the source nodes of a movement, then of those that move in one with it."""
+    nodes = [node, *(found.nodes if found else ())]
+    return [name for moved in nodes for name in moved.origin]
 
 
 def _signs(weights: Array) -> Array:

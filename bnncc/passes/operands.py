@@ -1,7 +1,8 @@
 """What binary layers read: integers, and the affine map that gives their real values.
 
-Two kinds of activations are integers. The levels of a Step, -1, (0,) +1: whatever only moves or
-orders levels (MaxPool, Reshape, Transpose, Slice) moves bits as well, and a Pad with a level right
+Two kinds of activations are integers. The levels of Steps, -1, (0,) +1 or on a grid: whatever only
+moves or orders levels (MaxPool, Reshape, Transpose, Slice) moves bits as well, a Concat joins those
+of several Steps, and of constants, if all of them lie on one grid, and a Pad with a level right
 before a convolution is what that convolution's padding holds. And uint8 codes under an affine map,
 the same for every element, however it is spelled and whatever moves elements in between.
 """
@@ -9,7 +10,7 @@ the same for every element, however it is spelled and whatever moves elements in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,17 @@ from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Concat, Movement, Pad
 from bnncc.ir.types import Array, Element
 from bnncc.ir.window import Window
-from bnncc.passes.levels import Grid, element_for, grid_of
+from bnncc.passes.levels import Grid, element_for, grid_of, planes_of
 from bnncc.passes.transplant import INTEGERS
 
 __all__ = ["Operand", "Operands"]
 
 _CODES = np.arange(256, dtype=np.uint8)
+
+_Scale = tuple[Element, float, float]
+"""Which integers stand for real values: their element, and the affine map."""
+_BYTES: _Scale = (Element.U8, 1.0, 0.0)
+"""Codes that stand for themselves, whatever the layer takes them for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,8 @@ class Operand:
         magnitudes: every |real value| an element can have.
         misfit: how far the model's float32 values lie from the affine map.
         origin: the source nodes that the affine map stands for.
+        beside: another tensor of integers, whose own `pad` and `unit` count: what is read is the
+            sum of both.
     """
 
     name: str
@@ -56,6 +64,7 @@ class Operand:
     magnitudes: Array = dataclasses.field(default_factory=lambda: np.ones(1))
     misfit: float = 0.0
     origin: tuple[str, ...] = ()
+    beside: Operand | None = None
 
 
 class Operands:
@@ -67,70 +76,109 @@ class Operands:
         self._graph = rewrite.graph
         self._layers = layers
         self._narrowed: set[str] = set()
-        self._copies: dict[str, str] = {}
+        self._copies: dict[tuple[str, _Scale], str] = {}
+        self._beside: dict[str, list[Node]] = {}  # the copies of a node
 
     def bits(self, layer: Node) -> Operand | None:
-        """Return what a layer reads as integers if a Step makes it; None if it is real.
+        """Return what a layer reads as integers if Steps make it; None if it is real.
 
         A Step whose levels are -1, (0,) +1 and that in the end only feeds binary layers changes its
-        element in place; one with other readers gets a twin, as does what lies between it and the
-        layer, so that those still find their float32. Levels on any other grid get one, whose
-        integers stand for them.
+        element in place; one with other readers, or of which a Concat holds others beside, gets a
+        twin, as does what lies between it and the layer, so that those still find their float32.
+        Levels on any other grid get one, whose integers stand for them.
         """
         x, window, pad = self._reads(layer)
-        path = _path_from_step(self._graph, x)
-        if not path:
+        held = _levelled(self._graph, x)
+        if held is None:
             return None
-        step = path[0]
-        levels = self._graph.constants[step.inputs[2]]
-        element = element_for(levels)
-        if element is Element.F32 or (element is Element.TERNARY and levels.min() == 0):
-            return self._on_grid(layer, path)  # 0 and 1 take one plane as a code
-        if self._only_bits(step.output):
-            self._narrow(step, element)
+        element = element_for(held.levels)
+        if element is Element.F32 or (element is Element.TERNARY and held.levels.min() == 0):
+            return self._on_grid(layer)  # 0 and 1 take one plane as a code
+        first = held.nodes[0]
+        if held.is_chain and self._only_bits(first.output):
+            self._narrow(first, element)
             return Operand(x, window, pad)
-        name = self._copied(step, Step(element), step.inputs[0], "bits")
-        for node in path[1:]:
-            name = self._copied(node, node.op, name, "bits")
-        return Operand(name, window, pad)
+        return Operand(self._twin(held, None), window, pad)
 
-    def _on_grid(self, layer: Node, path: Sequence[Node]) -> Operand | None:
-        """Return levels other than -1, (0,) +1 as integers, if they lie on a grid."""
+    def _on_grid(self, layer: Node) -> Operand | None:
+        """Return levels other than -1, (0,) +1 as integers, of a grid or of two planes of bits."""
         assert isinstance(layer.op, Conv)
-        step, *others = path
         x, window = layer.inputs[0], layer.op.window
-        levels = self._graph.constants[step.inputs[2]]
-        grid = grid_of(levels)
-        if grid is None or path[-1].output != x:  # a Pad lies between
+        held = _levelled(self._graph, x)  # with the Pad that a layer on bits takes as its own
+        if held is None:
             return None
-        name = self._stepped(step, grid)
-        for node in others:
-            name = self._copied(node, node.op, name, "integers")
+        grid = grid_of(held.levels)
+        parts = (grid,) if grid else planes_of(held.levels) or ()
+        ordered = all(part.codes == tuple(sorted(part.codes)) for part in parts)
+        if not ordered and any(isinstance(node.op, MaxPool) for node in held.nodes):
+            return None  # the larger of two levels need not have the larger bit in each plane
         padded = window.is_padded(self._graph.types[x].shape[2:])
-        return Operand(
-            name,
-            window,
-            (grid.zero or 0) if padded else 0,
-            grid.unit,
-            grid.offset,
-            padded and grid.zero is None,
-            np.abs(np.asarray(grid.values)),
-            grid.misfit,
-        )
+        found = None
+        for part in reversed(parts):
+            found = Operand(
+                self._twin(held, part),
+                window,
+                (part.zero or 0) if padded else 0,
+                part.unit,
+                part.offset,
+                padded and part.zero is None,
+                np.abs(np.asarray(part.values)),
+                part.misfit,
+                beside=found,
+            )
+        return found
 
-    def _stepped(self, step: Node, grid: Grid) -> str:
-        """Return the twin of a Step that gives the integers of a grid."""
-        if step.output not in self._copies:
-            rewrite = self._rewrite
-            thresholds, levels = step.inputs[1:]
-            integers = grid.integers(self._graph.constants[levels])
-            held = rewrite.constant(f"{levels}{INTEGERS}", integers, Element.F32)
-            output = rewrite.fresh(f"{step.output}{INTEGERS}")
-            op = Step(grid.element, grid.values)
-            twin = rewrite.node(op, (step.inputs[0], thresholds, held), output, step.origin)
-            rewrite.replace(step, [step, twin])
-            self._copies[step.output] = output
-        return self._copies[step.output]
+    def _twin(self, held: _Levelled, grid: Grid | None) -> str:
+        """Return what holds the integers of a tensor of levels, made of those of the Steps.
+
+        Without a grid they are the levels themselves.
+        """
+        # Of -1 and +1 alone a Step gives bits, but not beside a 0 that is joined or put round them.
+        element = grid.element if grid else element_for(held.levels)
+        scale = (element, grid.unit, grid.offset) if grid else (element, 1.0, 0.0)
+        names = {name: self._constant(name, scale, grid) for name in held.constants}
+        for node in held.nodes:
+            if (node.output, scale) not in self._copies:
+                op, operands = self._of_integers(node, grid, names, element)
+                self._copied(node, op, operands, scale)
+            names[node.output] = self._copies[node.output, scale]
+        return names[held.nodes[-1].output]
+
+    def _of_integers(
+        self, node: Node, grid: Grid | None, names: Mapping[str, str], element: Element
+    ) -> tuple[Op, tuple[str, ...]]:
+        """Return what computes a node's integers, and its operands; `names` has those it moves."""
+        match node.op:
+            case Step():
+                return self._stepped(node, grid, element)
+            case Concat():
+                return node.op, tuple(names[name] for name in node.inputs)
+            case Pad(value=value) if grid:
+                level = float(grid.integers(np.asarray(value, np.float32)))
+                return dataclasses.replace(node.op, value=level), (names[node.inputs[0]],)
+            case _:
+                return node.op, (names[node.inputs[0]], *node.inputs[1:])
+
+    def _stepped(
+        self, step: Node, grid: Grid | None, element: Element
+    ) -> tuple[Op, tuple[str, ...]]:
+        """Return the twin of a Step that gives integers, and its operands."""
+        x, thresholds, levels = step.inputs
+        held = self._graph.constants[levels]
+        if grid is None:
+            return Step(element), (x, thresholds, levels)
+        integers = grid.integers(held)
+        name = self._rewrite.constant(f"{levels}{INTEGERS}", integers, Element.F32)
+        return Step(grid.element, grid.values, grid.codes), (x, thresholds, name)
+
+    def _constant(self, name: str, scale: _Scale, grid: Grid | None) -> str:
+        """Return a constant of levels as the integers that stand for them."""
+        if (name, scale) not in self._copies:
+            levels = self._graph.constants[name]
+            integers = grid.integers(levels) if grid else levels
+            held = self._rewrite.constant(f"{name}{INTEGERS}", integers, scale[0])
+            self._copies[name, scale] = held
+        return self._copies[name, scale]
 
     def codes(self, layer: Node) -> Operand | None:
         """Return what a layer reads as uint8 codes; None if it is just real."""
@@ -155,7 +203,7 @@ class Operands:
         name = self._graph.variables(path[0])[0]
         for node in path:
             if not isinstance(node.op, Elementwise):
-                name = self._copied(node, node.op, name, "codes")
+                name = self._copied(node, node.op, (name, *node.inputs[1:]), _BYTES)
         origin = tuple(name for node in path for name in node.origin)
         return Operand(name, window, pad, unit, offset, border, np.abs(real), misfit, origin)
 
@@ -188,7 +236,7 @@ class Operands:
             layers = graph.consumers[reader.output]
             absorbed = [n.name in self._layers and _absorbs(graph, n, reader) for n in layers]
             return bool(absorbed) and all(absorbed) and reader.output not in graph.outputs
-        return _moves_levels(reader) and self._only_bits(reader.output)
+        return _moves_one(reader) and self._only_bits(reader.output)
 
     def _narrow(self, step: Node, element: Element) -> None:
         """Make a Step give bits, and let everything below it follow, up to the layers."""
@@ -207,15 +255,17 @@ class Operands:
                     rewrite.node(reader.op, reader.inputs, reader.output, reader.origin)
                     waiting.append(reader.output)
 
-    def _copied(self, node: Node, op: Op, operand: str, what: str) -> str:
-        """Return what takes the place of a node's result, computed from `operand` next to it."""
-        if node.output not in self._copies:
+    def _copied(self, node: Node, op: Op, operands: Sequence[str], scale: _Scale) -> str:
+        """Return what takes the place of a node's result, computed next to it, once a scale."""
+        key = node.output, scale
+        if key not in self._copies:
             rewrite = self._rewrite
-            output = rewrite.fresh(f"{node.output}.{what}")
-            copy = rewrite.node(op, (operand, *node.inputs[1:]), output, node.origin)
-            rewrite.replace(node, [node, copy])
-            self._copies[node.output] = output
-        return self._copies[node.output]
+            output = rewrite.fresh(f"{node.output}{INTEGERS if scale != _BYTES else '.codes'}")
+            copies = self._beside.setdefault(node.name, [])
+            copies.append(rewrite.node(op, operands, output, node.origin))
+            rewrite.replace(node, [node, *copies])
+            self._copies[key] = output
+        return self._copies[key]
 
 
 def _absorbs(graph: Graph, layer: Node, pad: Node) -> bool:
@@ -234,24 +284,63 @@ def _absorbs(graph: Graph, layer: Node, pad: Node) -> bool:
     )
 
 
-def _moves_levels(node: Node) -> bool:
+def _moves_one(node: Node) -> bool:
     """Whether each element of a node's result is one of its first operand, chosen by order only."""
     return isinstance(node.op, MaxPool | Movement) and not isinstance(node.op, Pad | Concat)
 
 
-def _path_from_step(graph: Graph, x: str) -> list[Node]:
-    """Return the nodes from a Step down to x, all of which move levels only; or []."""
-    path: list[Node] = []
-    while True:
-        node = graph.producers.get(x)
+@dataclass(frozen=True, eq=False)
+class _Levelled:
+    """A tensor of which every element is a level of a Step, a constant or what a Pad puts round it.
+
+    Attributes:
+        nodes: the Steps, and what moves, orders and joins their levels, in the graph's order.
+        constants: those among the operands that are joined.
+        levels: every value that an element can have.
+    """
+
+    nodes: tuple[Node, ...]
+    constants: tuple[str, ...]
+    levels: Array
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether it has the levels of a single Step, and nothing was put to them."""
+        return all(_moves_one(node) for node in self.nodes[1:])
+
+
+def _levelled(graph: Graph, x: str) -> _Levelled | None:
+    """Return what makes a tensor out of levels, moved, ordered and joined; None if it is real."""
+    found: dict[str, Node] = {}
+    constants: dict[str, None] = {}
+    values: list[Array] = []
+    waiting = [x]
+    while waiting:
+        name = waiting.pop()
+        node = graph.producers.get(name)
+        if name in graph.constants:
+            constants[name] = None
+            values.append(graph.constants[name].reshape(-1))
+            continue
         if node is None:
-            return []
-        path.append(node)
-        if isinstance(node.op, Step):
-            return path[::-1]
-        if not _moves_levels(node):
-            return []
-        x = node.inputs[0]
+            return None
+        if name in found:
+            continue
+        found[name] = node
+        match node.op:
+            case Step() if len(graph.types[name].shape) > 1:  # bits are packed along channels
+                values.append(graph.constants[node.inputs[2]].reshape(-1))
+            case Concat():
+                waiting.extend(node.inputs)
+            case Pad(value=value):
+                values.append(np.array([value], np.float32))
+                waiting.append(node.inputs[0])
+            case MaxPool() | Movement():
+                waiting.append(node.inputs[0])
+            case _:
+                return None
+    nodes = sorted(found.values(), key=lambda node: graph.positions[node.output])
+    return _Levelled(tuple(nodes), tuple(constants), np.concatenate(values))
 
 
 def _path_from_codes(graph: Graph, x: str) -> list[Node]:

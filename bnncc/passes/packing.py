@@ -130,6 +130,8 @@ def skips_taps(op: BinaryConv, x: TensorType) -> bool:
 def plane_thresholds(thresholds: Array, levels: Array, element: Element, channels: int) -> Array:
     """Return [planes, channels, T]: plane p's bit is the parity of value >= thresholds[p, c, j].
 
+    Of reals, unused places hold NaN, at which no comparison holds: infinity would reach infinity.
+
     Args:
         thresholds: a Step's, [channels or 1, S].
         levels: [channels or 1, S + 1], elements of the next.
@@ -140,11 +142,16 @@ def plane_thresholds(thresholds: Array, levels: Array, element: Element, channel
     planes = [_as_parity(*simplified(thresholds, plane)) for plane in bits]
     most = max(1, *(plane.shape[1] for plane in planes))
     filled = [
-        np.pad(plane, ((0, 0), (0, most - plane.shape[1])), constant_values=never(thresholds))
+        np.pad(plane, ((0, 0), (0, most - plane.shape[1])), constant_values=_unmet(thresholds))
         for plane in planes
     ]
     shape = (len(planes), channels, most)
     return np.ascontiguousarray(np.broadcast_to(np.stack(filled), shape))
+
+
+def _unmet(thresholds: Array) -> float:
+    """Return what no operand is >=, in the array's type."""
+    return np.nan if thresholds.dtype == np.float32 else never(thresholds)
 
 
 def _as_parity(thresholds: Array, bits: Array) -> Array:
@@ -152,11 +159,12 @@ def _as_parity(thresholds: Array, bits: Array) -> Array:
 
     Bits alternate at every used threshold; a channel that starts at 1 gets one always passed.
     """
-    starts_set = bits[:, :1]
-    if not starts_set.any():
-        return thresholds
+    used = bits[:, 1:] != bits[:, :-1]
+    starts_set = bits[:, :1] > 0
     always = -np.inf if thresholds.dtype == np.float32 else np.iinfo(thresholds.dtype).min
-    first = np.where(starts_set, always, never(thresholds)).astype(thresholds.dtype)
-    widened = np.sort(np.concatenate([first, thresholds], axis=1), axis=1)
-    used = int((widened != never(thresholds)).sum(axis=1).max(initial=0))
-    return widened[:, :used]
+    first = np.full((len(bits), 1), always, thresholds.dtype)
+    passed = np.concatenate([starts_set, used], axis=1)
+    at = np.where(passed, np.concatenate([first, thresholds], axis=1), _unmet(thresholds))
+    most = int(passed.sum(axis=1).max(initial=0))
+    # Both values that stand for an unused place are sorted last.
+    return np.sort(at.astype(thresholds.dtype), axis=1)[:, :most]

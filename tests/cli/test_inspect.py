@@ -9,7 +9,7 @@ import pytest
 from bnncc.cli.compiled import show_inspection
 from bnncc.cli.console import results
 from bnncc.compiler import Options, compile_in_memory
-from tests.cli.builders import files_in, make_model, pure_json, save
+from tests.cli.builders import files_in, make_codes, make_model, pure_json, save
 
 HOSTILE = "[red]x[/red]\x1b[31m"
 
@@ -51,6 +51,14 @@ def test_layers_of_images(run, images):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_layers_of_codes(run, tmp_path):
+    text = run("inspect", save(make_codes(), tmp_path / "codes.onnx"), columns=100).stdout
+    assert table(text)[1:] == [
+        "first 32 -> 32 1.0 k +-x (1) reals codes 4.1 kB -> 128 B",
+        "second 32 -> 4 128 bits codes reals 512 B -> 64 B",
+    ]
+
+
 def test_narrow_terminals_leave_columns_out(run, images):
     text = run("inspect", images, "--target", "generic", columns=80).stdout
     assert table(text)[:2] == [
@@ -84,9 +92,9 @@ def test_totals(run, model):
 
 
 def test_work_between_layers(run, images):
-    assert (
-        "  move                       708 elements in 3 passes\n" in run("inspect", images).stdout
-    )
+    text = run("inspect", images).stdout
+    assert "  gather of bits             512 elements in 1 pass\n" in text
+    assert "  move                       196 elements in 2 passes\n" in text
 
 
 def test_gains_little(run, images):
@@ -136,10 +144,10 @@ def test_graph(run, model):
 
 def test_json(run, model):
     value = pure_json(run("inspect", model, "--json").stdout)
-    assert list(value) == ["inputs", "outputs", "report"]
+    assert list(value) == ["inputs", "outputs", "report", "warnings"]
     assert value["outputs"][0]["name"] == "y"
     with_graph = pure_json(run("inspect", model, "--json", "--graph").stdout)
-    assert list(with_graph) == ["inputs", "outputs", "report", "graph"]
+    assert list(with_graph) == ["inputs", "outputs", "report", "warnings", "graph"]
 
 
 def test_names_cannot_speak_to_the_terminal(run, tmp_path):

@@ -18,6 +18,7 @@ from bnncc.ir.ops.base import Op, OpError
 from bnncc.ir.ops.elementwise import Add, Dequantize, Mul, Relu, Step
 from bnncc.ir.ops.kernels import (
     Epilogue,
+    GatherBits,
     Map,
     Move,
     PackPlanes,
@@ -522,6 +523,25 @@ def test_xnor_dense_is_the_dot_product(element: Element, k: int, nr: int) -> Non
     np.testing.assert_array_equal(n, np.array(expected, np.int32), strict=True)
 
 
+@pytest.mark.parametrize("k", LENGTHS)
+@pytest.mark.parametrize("part", [8, 32])
+def test_xnor_reads_words_in_parts(part: int, k: int) -> None:
+    random = np.random.default_rng(k)
+    x, w = signs(random, 3, k), signs(random, 5, k)
+    op = XnorConv(plain(Element.I32), "any", 5, 4, k)
+    whole = -(-k // 64) * 64 - k  # words of x are zero past K, and so are their parts
+    parts = blocked(w, 4, 64)
+    narrow = [np.ascontiguousarray(b.T).view(f"<u{part // 8}").T for b in parts]
+    base = np.full(5, k, np.int32)
+    weights = np.ascontiguousarray(narrow)
+    assert weights.shape[1] == (k + whole) // part
+    kind = TensorType((3, k), Element.BIPOLAR, PackedChannels(64, 1))
+    held = TensorType(weights.shape, {8: Element.WORD8, 32: Element.WORD32}[part])
+    assert op.shape([kind, held, TensorType((5,), Element.I32)]) == (3, 5)
+    (n,) = op.evaluate([packed(x, Element.BIPOLAR, 64), weights, base])
+    assert np.array_equal(n, x.astype(int) @ w.T.astype(int))
+
+
 def test_xnor_dense_then_a_real_epilogue() -> None:
     random = np.random.default_rng(0)
     weights, x = signs(random, 3, 40), signs(random, 4, 40)
@@ -865,6 +885,59 @@ def test_move_says_what_it_does() -> None:
     assert str(Move(Concat(1), (kind, kind), DENSE)) == "Move(Concat(axis=1), to=dense)"
 
 
+@given(st.data())
+def test_gather_bits_chooses_channels_and_places(data: st.DataObject) -> None:
+    element = data.draw(st.sampled_from(sorted(PLANES, key=lambda e: e.value)))
+    word_bits = data.draw(st.sampled_from([32, 64]))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    sizes = tuple(data.draw(st.lists(st.integers(1, 4), max_size=2)))
+    groups = data.draw(st.lists(st.sampled_from([1, 3]), min_size=1, max_size=3))
+    counts = [data.draw(st.integers(1, 23)) * 3 for _ in groups]
+    parts = [
+        random.choice(np.array(VALUES[element], element.dtype), (2, count, *sizes))
+        for count in counts
+    ]
+    operands = random.integers(0, len(parts), 3 * data.draw(st.integers(1, 30))).tolist()
+    channels = tuple((s, int(random.integers(counts[s]))) for s in operands)
+    places = None
+    if data.draw(st.booleans()):
+        places = tuple(tuple(random.integers(0, size, 3).tolist()) for size in sizes)
+    kinds = tuple(
+        TensorType((1, *x.shape[1:]), element, PackedChannels(word_bits, PLANES[element], g))
+        for x, g in zip(parts, groups, strict=True)
+    )
+    to = PackedChannels(word_bits, PLANES[element], data.draw(st.sampled_from([1, 3])))
+    op = GatherBits(kinds, channels, places, to)
+    wanted = np.stack([parts[s][:, k] for s, k in channels], axis=1)
+    for axis, chosen in enumerate(places or (), start=2):
+        wanted = np.stack([wanted.take(place, axis) for place in chosen], axis)
+    (y,) = op.evaluate(
+        [packed(x, element, word_bits, g) for x, g in zip(parts, groups, strict=True)]
+    )
+    np.testing.assert_array_equal(y, packed(wanted, element, word_bits, to.groups), strict=True)
+    assert op.infer(kinds) == (TensorType((1, *wanted.shape[1:]), element, to),)
+
+
+def test_signs_gathered_beside_zeros_are_ternary() -> None:
+    signed, three = np.array([[-1, 1]], np.int8), np.array([[0, 1, -1]], np.int8)
+    kinds = tuple(
+        TensorType(x.shape, element, PackedChannels(32, PLANES[element]))
+        for x, element in ((signed, Element.BIPOLAR), (three, Element.TERNARY))
+    )
+    op = GatherBits(kinds, ((1, 0), (0, 1), (0, 0), (1, 2)), None, PackedChannels(32, 2))
+    (y,) = op.evaluate([np.array([[[0b10]]], np.uint32), np.array([[[0b011], [0b010]]], np.uint32)])
+    assert y.tolist() == [[[0b0011], [0b0010]]]  # 0, 1, -1, -1
+    (kind,) = op.infer(kinds)
+    assert kind.element is Element.TERNARY
+
+
+def test_gather_bits_says_what_it_does() -> None:
+    op = GatherBits((BIT_IMAGE,), ((0, 5), (0, 1)), None, PackedChannels(32, 1))
+    assert str(op) == "GatherBits(2 of 6 channels, to=packed32x1)"
+    cut = GatherBits((BIT_IMAGE, BIT_IMAGE), ((1, 5),), ((0, 1), (2,)), PackedChannels(32, 1))
+    assert str(cut) == "GatherBits(1 of 6 + 6 channels, 2 x 1, to=packed32x1)"
+
+
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=70), st.sampled_from([32, 64]))
 def test_pack_planes(codes: list[int], word_bits: int) -> None:
     (planes,) = PackPlanes(word_bits).evaluate([np.array([codes], np.uint8)])
@@ -899,6 +972,7 @@ def of(element: Element, *shape: int) -> TensorType:
 
 
 W32 = Element.WORD32
+ONE = PackedChannels(32, 1)
 BASE = of(Element.I32, 5)
 REFUSALS: list[tuple[Op, list[TensorType], str]] = [
     (Map(REAL), [BITS], "Map reads numbers"),
@@ -914,6 +988,12 @@ REFUSALS: list[tuple[Op, list[TensorType], str]] = [
     (PoolBits(PADDED), [IMAGE], "PoolBits reads packed channels"),
     (PoolBits(PADDED), [BIT_IMAGE, of(W32, 1)], "the mask does not fit"),
     (Move(None, (ROW,), DENSE), [BITS], "is not stored as"),
+    (GatherBits((BITS,), ((0, 1),), None, ONE), [BIT_IMAGE], "is not stored as"),
+    (GatherBits((BITS,), ((0, 40),), None, ONE), [BITS], "reaches out"),
+    (GatherBits((BITS,), ((1, 0),), None, ONE), [BITS], "reaches out"),
+    (GatherBits((BITS, BIT_IMAGE), ((0, 1),), None, ONE), [BITS, BIT_IMAGE], "one size"),
+    (GatherBits((BIT_IMAGE,), ((0, 1),), ((0, 4), (0,)), ONE), [BIT_IMAGE], "reaches out"),
+    (GatherBits((BIT_IMAGE,), ((0, 1),), ((0,),), ONE), [BIT_IMAGE], "reaches out"),
     (XnorConv(REAL, "k", 5, 4, 40), [ROW, of(W32, 2, 2, 4), BASE], "packed channels"),
     (XnorConv(REAL, "k", 5, 4, 40), [BITS, of(W32, 1, 2, 4), BASE], "do not fit"),
     (XnorConv(REAL, "k", 5, 4, 40), [BITS, of(W32, 2, 1, 4), BASE], "do not fit"),
@@ -960,7 +1040,7 @@ def test_the_window_of_a_dense_layer_is_a_point() -> None:
 
 
 def test_kernels_are_for_lowered_stages_only() -> None:
-    for op in (Map, Move, PackPlanes, Pool, PoolBits, XnorConv, SignSum, RealConv):
+    for op in (Map, Move, GatherBits, PackPlanes, Pool, PoolBits, XnorConv, SignSum, RealConv):
         assert op.stages == {Stage.BINARY, Stage.PACKED}
     assert REAL.results((1, 3))[0].layout == DENSE
     assert REAL.results((1, 3, 2))[0].layout == CHANNELS_LAST

@@ -116,6 +116,28 @@ def test_concat_repeats_a_constant_for_each_sample() -> None:
     np.testing.assert_array_equal(y[:, 1:], x)
 
 
+BIPOLAR, TERNARY = (TensorType((1, 2, 3), e) for e in (Element.BIPOLAR, Element.TERNARY))
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "element"),
+    [
+        (Concat(1), [BIPOLAR, BIPOLAR], Element.BIPOLAR),
+        (Concat(2), [BIPOLAR, TERNARY, BIPOLAR], Element.TERNARY),
+        (Pad((0, 1, 0), (0, 0, 0), 1), [BIPOLAR], Element.BIPOLAR),
+        (Pad((0, 1, 0), (0, 0, 0), 0), [BIPOLAR], Element.TERNARY),
+        (Pad((0, 1, 0), (0, 0, 0), 0), [TERNARY], Element.TERNARY),
+    ],
+    ids=str,
+)
+def test_signs_among_zeros_are_ternary(
+    op: Movement, operands: list[TensorType], element: Element
+) -> None:
+    (kind,) = op.infer(operands)
+    (y,) = op.evaluate([sample(x.shape[1:], x.element) for x in operands])
+    assert (kind.element, kind.shape[1:], y.dtype) == (element, y.shape[1:], element.dtype)
+
+
 def test_movements_are_known_before_kernels_are() -> None:
     for op in (Concat, Pad, Slice, Transpose):
         assert issubclass(op, Movement)
@@ -138,7 +160,7 @@ IMAGE = TensorType((1, 2, 5), Element.F32)
         (Pad((0, 0, -1), (0, 0, 1), 0), [IMAGE]),
         (Pad((1, 0, 0), (0, 0, 0), 0), [IMAGE]),
         (Pad((0, 0, 0), (1, 0, 0), 0), [IMAGE]),
-        (Pad((0, 1), (0, 1), 0), [TensorType((1, 2), Element.BIPOLAR)]),
+        (Pad((0, 1), (0, 1), 2), [TensorType((1, 2), Element.BIPOLAR)]),
         (Pad((0, 1), (0, 1), 2), [TensorType((1, 2), Element.TERNARY)]),
         (Pad((0, 1), (0, 1), 0.5), [TensorType((1, 2), Element.U8)]),
         (Slice((0, 0), (1, 2), (1, 1)), [IMAGE]),
@@ -156,6 +178,7 @@ IMAGE = TensorType((1, 2, 5), Element.F32)
         (Concat(1), [IMAGE, TensorType((1, 2), Element.F32)]),
         (Concat(1), [IMAGE, TensorType((2, 2, 5), Element.F32)]),
         (Concat(1), [IMAGE, TensorType((1, 2, 5), Element.U8)]),
+        (Concat(1), [BIPOLAR, TensorType((1, 2, 3), Element.U1)]),
     ],
     ids=str,
 )

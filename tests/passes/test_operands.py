@@ -99,7 +99,8 @@ def layer_that_is_not_binary(s: Sketch) -> None:
 
 
 def pads_with_no_level(s: Sketch) -> None:
-    pad = s(Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.5), "s")
+    pad = s(Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.3), "s")
+    pad = s(Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.45), pad)
     conv(s, pad, W, ALL, to="other")
 
 
@@ -121,11 +122,11 @@ def test_other_readers_find_their_reals(reader: Callable[[Sketch], None]) -> Non
     before = s.done("y", "other")
     after = apply(ELIMINATE_DEAD, apply(BINARISE_WEIGHTS, before).graph).graph
     assert after.types["s"].element is Element.F32
-    assert after.types["s.bits"].element is Element.BIPOLAR
-    assert after.types["pool.bits"].element is Element.BIPOLAR
-    assert after.producers["pool.bits"].inputs == ("s.bits",)
-    assert after.producers["pool.bits"].origin == ("the pool",)
-    assert after.producers["y.acc"].inputs[0] == "pool.bits"
+    assert after.types["s.integers"].element is Element.BIPOLAR
+    assert after.types["pool.integers"].element is Element.BIPOLAR
+    assert after.producers["pool.integers"].inputs == ("s.integers",)
+    assert after.producers["pool.integers"].origin == ("the pool",)
+    assert after.producers["y.acc"].inputs[0] == "pool.integers"
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
@@ -136,7 +137,7 @@ def test_outputs_keep_their_reals(output: str) -> None:
     before = s.done("y", output)
     after = binarised(before)
     assert after.types[output].element is Element.F32
-    assert after.producers["y.acc"].inputs[0] == "pool.bits"
+    assert after.producers["y.acc"].inputs[0] == "pool.integers"
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
@@ -151,7 +152,7 @@ def test_two_layers_share_the_twins() -> None:
     assert ops(after).count("Step") == 2
     assert ops(after).count("MaxPool") == 1
     read = {n.inputs[0] for n in after.nodes if isinstance(n.op, BinaryConv)}
-    assert read == {"s.bits", "pool.bits"}
+    assert read == {"s.integers", "pool.integers"}
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
@@ -169,8 +170,8 @@ def test_binary_layers_alone_share_the_step_itself() -> None:
 
 @pytest.mark.parametrize(
     "op",
-    [ew.Relu(), Pad((0, 1, 0, 0), (0, 0, 0, 0), 1.0), AveragePool(HALVES)],
-    ids=["elementwise", "channels padded", "averages"],
+    [ew.Relu(), AveragePool(HALVES)],
+    ids=["elementwise", "averages"],
 )
 def test_what_makes_other_values_than_levels_stays_real(op: Op) -> None:
     s = Sketch(shape=SHAPE)
@@ -183,6 +184,18 @@ def test_what_makes_other_values_than_levels_stays_real(op: Op) -> None:
     assert after.types["s"].element is after.types["made"].element is Element.F32
     assert ops(after) == [*ops(before)[:-1], "BinaryConv", "Mul"]
     same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_a_sign_without_channels_stays_real() -> None:
+    """One value a sample, which the model squeezed, and then gave an axis again."""
+    s = Sketch(1)
+    step = s(ew.Step(Element.F32), s(Reshape((1,)), "x"), [[0.0]], [[-1.0, 1.0]], to="s")
+    s(MatMul(), s(Reshape((1, 1)), step), s.const([[1.0], [-1.0]], "w"), to="y")
+    before = s.done()
+    after = binarised(before)
+    assert ops(after) == ["Reshape", "Step", "Reshape", "BinaryDense"]
+    assert after.types["s"].element is Element.F32
+    same_reals(before, after, F([[-0.5], [0], [2]]))
 
 
 # --- Pads -----------------------------------------------------------------------------------------
@@ -238,17 +251,30 @@ def test_zeros_around_zeros_are_zeros() -> None:
 
 
 UNABSORBED = {
-    "ones within zeros": padding(1.0, PADDED),
-    "no level": padding(0.5),
-    "channels too": padding(-1.0, before=(0, 1, 1, 1)),
+    "ones within zeros": (padding(1.0, PADDED), Element.BIPOLAR),
+    "zeros as channels": (padding(0.0, before=(0, 1, 1, 1)), Element.TERNARY),
+    "ones as channels": (padding(-1.0, before=(0, 1, 1, 1)), Element.BIPOLAR),
+    "a half": (padding(0.5), Element.U3),
 }
 
 
 @pytest.mark.parametrize("name", UNABSORBED)
-def test_other_pads_stay_real(name: str) -> None:
-    before = UNABSORBED[name].done()
+def test_other_pads_are_put_round_bits(name: str) -> None:
+    sketch, element = UNABSORBED[name]
+    before = sketch.done()
     after = binarised(before)
-    assert ops(after) == ["Step", "Pad", "BinaryConv", "Mul"]
+    assert ops(after) == ["Step", "Pad", "BinaryConv", "Dequantize"]
+    assert after.types["p.integers"].element is element
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_two_pads_with_no_level_stay_real() -> None:
+    s = Sketch(shape=SHAPE)
+    pad = s(Pad((0, 0, 1, 0), (0, 0, 0, 1), 0.375), bits_in(s))
+    conv(s, s(Pad((0, 0, 1, 0), (0, 0, 0, 1), 0.46875), pad), W, ALL)
+    before = s.done()
+    after = binarised(before)
+    assert ops(after) == ["Step", "Pad", "Pad", "BinaryConv"]
     assert after.types["s"].element is Element.F32
     same_reals(before, after, images(RANDOM, SHAPE))
 
@@ -263,13 +289,14 @@ def test_padding_that_no_window_reaches_is_none() -> None:
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
-def test_a_pad_before_a_movement_stays_real() -> None:
+def test_a_pad_before_a_movement_is_put_round_bits() -> None:
     s = Sketch(shape=SHAPE)
     pad = s(Pad((0, 0, 1, 1), (0, 0, 1, 1), 1.0), bits_in(s), to="p")
     conv(s, s(MaxPool(HALVES), pad, to="pool"), W, ALL)
     before = s.done()
     after = binarised(before)
-    assert after.types["pool"].element is Element.F32
+    assert ops(after) == ["Step", "Pad", "MaxPool", "BinaryConv", "Dequantize"]
+    assert after.types["pool.integers"].element is Element.BIPOLAR
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
@@ -288,10 +315,10 @@ def test_a_pad_with_a_reader_that_cannot_absorb_it() -> None:
     conv(s, "p", W, PADDED, to="z")
     before = s.done("y", "z")
     after = binarised(before)
-    assert after.producers["y.acc"].inputs[0] == "s.bits"
+    assert after.producers["y.acc"].inputs[0] == "s.integers"
     assert after.producers["y.acc"].op.pad == -1  # type: ignore[attr-defined]  # the op is a BinaryConv
-    assert after.producers["z"].inputs[0] == "p"
-    assert after.types["p"].element is Element.F32
+    assert after.producers["z.acc"].inputs[0] == "p.integers"
+    assert after.producers["p.integers"].inputs == ("s.integers",)
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
@@ -299,7 +326,7 @@ def test_a_pad_that_is_an_output_stays_one() -> None:
     before = padding(-1.0).done("y", "p")
     after = binarised(before)
     assert after.types["p"].element is Element.F32
-    assert only(after, BinaryConv).inputs[0] == "s.bits"
+    assert only(after, BinaryConv).inputs[0] == "s.integers"
     same_reals(before, after, images(RANDOM, SHAPE))
 
 
@@ -337,15 +364,180 @@ def moved_image(s: Sketch, x: str) -> str:
     return s(Slice((0, 0, 0, 0), (1, 2, 3, 2), (1, 1, 1, 1)), x, to="slice")
 
 
-@pytest.mark.parametrize("value", [0.0, 0.25, -1.0])
-def test_a_pad_between_grid_and_layer_stays_real(value: float) -> None:
+@pytest.mark.parametrize(("value", "integer"), [(0.0, 0), (0.25, 1), (-1.0, 0)])
+def test_a_pad_of_levels_is_put_round_their_integers(value: float, integer: int) -> None:
     s = Sketch(shape=SHAPE)
     pad = s(Pad((0, 0, 1, 0), (0, 0, 0, 1), value), bits_in(s, (0, 0.25, 0.5)), to="p")
     conv(s, pad, W, ALL)
     before = s.done()
     after = binarised(before)
-    assert ops(after) == ["Step", "Pad", "BinaryConv"]
+    assert ops(after) == ["Step", "Pad", "BinaryConv", "Dequantize"]
+    assert only(after, Pad).op == Pad((0, 0, 1, 0), (0, 0, 0, 1), integer)
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+# --- Levels of several Steps ----------------------------------------------------------------------
+
+
+POINT = Window((Axis(1), Axis(1)))
+JOINED: dict[str, tuple[list[tuple[float, ...]], Element]] = {
+    "signs": ([(-1, 1), (1, -1)], Element.BIPOLAR),
+    "signs, one with a zero": ([(-1, 1), (-1, 0, 1)], Element.TERNARY),
+    "signs and zeros and ones": ([(-1, 1), (0, 1)], Element.TERNARY),
+    "zeros and ones": ([(0, 1), (1, 0)], Element.U1),
+    "signs of one scale": ([(-0.5, 0.5), (0.5, -0.5)], Element.BIPOLAR),
+    "codes of several widths": ([(0, 0.25, 0.5, 0.75), (0, 0.75)], Element.U2),
+    "scales on a grid": ([(-1.5, 1.5), (-0.5, 0.5)], Element.U2),
+}
+"""name -> the levels of two Steps, the element in which a Concat holds both"""
+
+
+def joined(s: Sketch, *parts: str) -> str:
+    """Append a Concat, a channel shuffle and a layer that reads them: "y"."""
+    both = s(Concat(1), *parts, to="both")
+    channels = s.builder.types[both].shape[1]
+    wide = s(Reshape((1, 2, channels // 2, 4, 5)), both, to="wide")
+    shuffled = s(Reshape((1, channels, 4, 5)), s(Transpose((0, 2, 1, 3, 4)), wide), to="shuffled")
+    return conv(s, shuffled, scaled(np.array([1, 0.5]), signs(RANDOM, (4, channels, 1, 1))), POINT)
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_levels_of_several_steps_are_joined_as_integers(name: str) -> None:
+    levels, element = JOINED[name]
+    s = Sketch(shape=SHAPE)
+    joined(s, *(bits_in(s, some, to) for some, to in zip(levels, "st", strict=True)))
+    before = s.done()
+    after = binarised(before)
+    assert ops(after) == [*ops(before)[:-1], "BinaryConv", "Dequantize"]
+    assert after.types["shuffled.integers"].element is element
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_two_scales_are_two_planes() -> None:
+    """The levels 1 and 0.375 with either sign are 11/16 a + 5/16 b for a, b = +-1."""
+    s = Sketch(shape=SHAPE)
+    joined(s, bits_in(s, (-1, 1)), bits_in(s, (-0.375, 0.375), "t"))
+    before = s.done()
+    after = binarised(before)
+    assert ops(after).count("BinaryConv") == 2
+    assert ops(after).count("Step") == 4
+    assert "F32" not in {after.types[n.inputs[0]].element.name for n in after.nodes[-3:-1]}
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_levels_that_no_two_planes_sum_to_stay_real() -> None:
+    s = Sketch(shape=SHAPE)
+    joined(s, bits_in(s, (-1, 1)), bits_in(s, (0.375, 0.5), "t"))
+    before = s.done()
+    after = binarised(before)
+    assert ops(after) == [*ops(before)[:-1], "BinaryConv", "Mul"]
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+# --- Two planes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("levels", "pads"),
+    [
+        ((-1.125, -0.5, 0.5, 1.125), (0, 0)),  # 0 is no level: taps outside count for nothing
+        ((0, 0.375, 0.625, 1), (-1, -1)),
+        ((-0.375, 0, 0.25, 0.625), (-1, 1)),
+        ((-1, 0, 2.0**-5), (1, -1)),
+        ((0.25, 0.28125, 2.25), (0, 0)),  # and their offset is not added there
+        ((0.625, 0, 0.375, 1), (-1, -1)),  # in any order
+    ],
+)
+@pytest.mark.parametrize("window", [ALL, PADDED], ids=["plain", "padded"])
+def test_levels_of_two_planes(
+    levels: tuple[float, ...], pads: tuple[int, int], window: Window
+) -> None:
+    s = Sketch(shape=SHAPE)
+    conv(s, bits_in(s, levels), scaled(np.array([1, 0.5]), signs(RANDOM, (4, 3, 3, 3))), window)
+    before = s.done()
+    after = binarised(before)
+    assert ops(after) == ["Step", "Step", "BinaryConv", "BinaryConv", "DequantizeTwo"]
+    layers = [node for node in after.nodes if isinstance(node.op, BinaryConv)]
+    assert {after.types[node.inputs[0]].element for node in layers} == {Element.BIPOLAR}
+    found = {node.outputs[0].rsplit(".", 1)[1]: node.op for node in layers}
+    assert [found[n].pad for n in ("acc", "second")] == [*(pads if window is PADDED else (0, 0))]
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("levels", "layers"), [((0, 0.375, 0.625, 1), 1), ((0, 2.0**-5, 2), 2), ((0, 0.5, 1, 1.5), 1)]
+)
+def test_planes_are_pooled_only_in_order(levels: tuple[float, ...], layers: int) -> None:
+    """Of two levels the larger may have the smaller bit in the second of two planes."""
+    s = Sketch(shape=SHAPE)
+    pool = s(MaxPool(HALVES), bits_in(s, levels))
+    conv(s, pool, signs(RANDOM, (2, 3, 1, 1)), Window((Axis(1), Axis(1))))
+    before = s.done()
+    after = binarised(before)
+    assert ops(after).count("BinaryConv") == layers
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_weights_of_two_values_on_two_planes_stay_real() -> None:
+    s = Sketch(shape=SHAPE)
+    w = signs(RANDOM, (4, 3, 3, 3)) * F(0.3) + F(0.1)
+    conv(s, bits_in(s, (0, 0.41, 0.7, 1.11)), w, ALL)
+    before = s.done()
+    outcome = apply(BINARISE_WEIGHTS, before)
+    assert "two-valued" in outcome.refusals[0].reason
+    assert ops(apply(ELIMINATE_DEAD, outcome.graph).graph) == ["Step", "Conv"]
+
+
+def test_a_real_among_the_joined_keeps_all_real() -> None:
+    s = Sketch(shape=SHAPE)
+    joined(s, bits_in(s), s(ew.Relu(), "x"))
+    after = binarised(s.done())
+    assert after.types["shuffled"].element is Element.F32
+
+
+@pytest.mark.parametrize(("value", "element"), [(1, Element.BIPOLAR), (0, Element.TERNARY)])
+def test_a_constant_is_joined(value: float, element: Element) -> None:
+    s = Sketch(shape=SHAPE)
+    constant = np.full(SHAPE, value)
+    constant[:, 1] = -1
+    joined(s, bits_in(s), s.const(constant, "k"))
+    before = s.done()
+    after = binarised(before)
+    assert after.types["both.integers"].element is element
+    assert after.types["k.integers"].element is element
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_steps_that_others_read_are_joined_and_shared() -> None:
+    """One Step feeds reals, a layer of its own and two Concats: its signs are found once."""
+    s = Sketch(shape=SHAPE)
+    a, b = bits_in(s), bits_in(s, (1, -1), "t")
+    conv(s, a, W, PADDED, to="v")
+    both = s(Concat(1), a, b, to="both")
+    conv(s, both, signs(RANDOM, (2, 6, 1, 1)), POINT, to="z")
+    more = s(Concat(1), both, a, to="more")
+    conv(s, more, signs(RANDOM, (2, 9, 1, 1)), POINT)
+    reads_the_step(s)
+    before = s.done("v", "z", "y", "other")
+    after = binarised(before)
     assert after.types["s"].element is Element.F32
+    read = {n.inputs[0] for n in after.nodes if isinstance(n.op, BinaryConv)}
+    assert read == {"s.integers", "both.integers", "more.integers"}
+    assert after.producers["more.integers"].inputs == ("both.integers", "s.integers")
+    assert ops(after).count("Step") == 3
+    same_reals(before, after, images(RANDOM, SHAPE))
+
+
+def test_a_step_on_two_grids() -> None:
+    """What joins other levels needs other integers of the same Step."""
+    s = Sketch(shape=SHAPE)
+    a, b = bits_in(s, (0, 0.5)), bits_in(s, (0, 0.25), "t")
+    conv(s, a, W, PADDED, to="z")
+    joined(s, a, b)
+    before = s.done("y", "z")
+    after = binarised(before)
+    elements = {n: after.types[n].element for n in ("s.integers", "s.integers.1", "t.integers")}
+    assert elements == dict(zip(elements, (Element.U1, Element.U2, Element.U2), strict=True))
     same_reals(before, after, images(RANDOM, SHAPE))
 
 

@@ -239,7 +239,8 @@ def test_planes_are_parities_of_comparisons(case: tuple[Array, Array, Element, i
     assert planes.dtype == thresholds.dtype
     for c in range(channels):
         t, v = (a[min(c, len(a) - 1)].tolist() for a in (thresholds, levels))
-        for x in range(-7, 8):
+        infinities = [-np.inf, np.inf] if thresholds.dtype == F else []
+        for x in [*range(-7, 8), *infinities]:
             for p in range(PLANES[to]):
                 parity = sum(x >= limit for limit in planes[p, c].tolist()) % 2
                 assert parity == plane_bit(int(level_at(x, t, v)), p, to)

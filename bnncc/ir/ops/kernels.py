@@ -8,6 +8,7 @@ results, as numbers or as packed bits. Its arrays are in storage order: images a
 from __future__ import annotations
 
 import abc
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,6 +35,8 @@ from bnncc.ir.types import (
     Element,
     Layout,
     PackedChannels,
+    PixelPlanes,
+    Planar,
     Stage,
     TensorType,
     real_layout,
@@ -43,6 +46,7 @@ from bnncc.ir.window import POINT, Window
 __all__ = [
     "Epilogue",
     "Fused",
+    "GatherBits",
     "Linear",
     "Map",
     "MismatchScale",
@@ -387,6 +391,8 @@ class Move(Op):
         for given, source in zip(operands, self.sources, strict=True):
             if (given.element, given.layout) != (source.element, source.layout):
                 raise OpError(f"{given} is not stored as {source}")
+            if isinstance(source.layout, PixelPlanes | Planar) and given.shape != source.shape:
+                raise OpError(f"where the pixels of {given} lie follows from their own size")
         logical = [TensorType(x.shape, x.element) for x in operands]
         moved = self.op.infer(logical)[0] if self.op else logical[0]
         return (TensorType(moved.shape, moved.element, self.to),)
@@ -400,6 +406,73 @@ class Move(Op):
 
     def __str__(self) -> str:
         return f"{self.name}({self.op or 'as it is'}, to={self.to})"
+
+
+@dataclass(frozen=True)
+class GatherBits(Op):
+    """y[c, i, j] = x_s[k, rows[i], columns[j]], (s, k) chosen for each channel c, of packed bits.
+
+    Concat, split, shuffle and duplication of channels, all of them at once, and images that are cut
+    or enlarged, without a look at single bits where whole words can move.
+
+    Attributes:
+        sources: the operands' types; BIPOLAR beside TERNARY makes TERNARY.
+        channels: (s, k) for each channel c of the result.
+        places: of each spatial axis of the result, where they are along that axis of the operands;
+            None for all pixels of images of any size.
+        to: the result's layout.
+    """
+
+    sources: tuple[TensorType, ...]
+    channels: tuple[tuple[int, int], ...]
+    places: tuple[tuple[int, ...], ...] | None
+    to: PackedChannels
+
+    stages: ClassVar[frozenset[Stage]] = _LOWERED
+
+    @property
+    def element(self) -> Element:
+        """The result's."""
+        elements = {source.element for source in self.sources}
+        return elements.pop() if len(elements) == 1 else Element.TERNARY
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the gathered type."""
+        sizes = operands[0].shape[2:]
+        for given, source in zip(operands, self.sources, strict=True):
+            same = (given.element, given.layout) == (source.element, source.layout)
+            if not same or given.shape[1] != source.shape[1]:
+                raise OpError(f"{given} is not stored as {source}")
+            if given.shape[2:] != sizes:
+                raise OpError(f"{self} gathers from images of one size")
+        counts = [source.shape[1] for source in self.sources]
+        within = all(s < len(counts) and k < counts[s] for s, k in self.channels)
+        if self.places is not None:
+            ends = tuple(max(places) for places in self.places)
+            within &= len(ends) == len(sizes) and all(map(operator.lt, ends, sizes))
+        if not within:
+            raise OpError(f"{self} reaches out of its operands")
+        spatial = sizes if self.places is None else tuple(map(len, self.places))
+        return (TensorType((1, len(self.channels), *spatial), self.element, self.to),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the gathered elements as stored."""
+        logical = [decode(x, source) for x, source in zip(operands, self.sources, strict=True)]
+        batch = max(len(x) for x in logical)
+        channels = [
+            np.broadcast_to(logical[s][:, k], (batch, *logical[s].shape[2:]))
+            for s, k in self.channels
+        ]
+        y = np.stack(channels, axis=1)
+        for axis, places in enumerate(self.places or (), start=2):
+            y = np.take(y, places, axis=axis)
+        kind = TensorType((1, *y.shape[1:]), self.element, self.to)
+        return (encode(y, kind),)
+
+    def __str__(self) -> str:
+        channels = " + ".join(str(source.shape[1]) for source in self.sources)
+        sizes = "" if self.places is None else f", {' x '.join(str(len(p)) for p in self.places)}"
+        return f"{self.name}({len(self.channels)} of {channels} channels{sizes}, to={self.to})"
 
 
 @dataclass(frozen=True)
@@ -495,6 +568,7 @@ class XnorConv(Linear):
 
     Operands (x: PackedChannels [N, C, *S], weights: words [parts * blocks, taps * words, nr], base:
     I32 [O] unless `direct` or `skip`, zeros: I32 [Z, axes + 2] if `zeros`, then the epilogue's).
+    The words of the weights may be narrower than those of x, of which they are the parts in order.
 
     The weights are (sum_i parts_i w_i) / h with w_i = +-1 and h = 2 where the parts' sum P is even,
     else 1: parts (1,) are +-1, and (1, 1) are -1, 0, +1. The blocks of one part follow those of the
@@ -540,7 +614,8 @@ class XnorConv(Linear):
             raise OpError("XnorConv reads packed channels")
         if self.groups > 1 and layout.groups != self.groups and self.depth % layout.word_bits:
             raise OpError(f"groups of {self.depth} channels are not words of {x}")
-        words = layout.words(x.shape[1]) // self.groups
+        parts_of_a_word = layout.word_bits // (weights.element.dtype.itemsize * 8)
+        words = layout.words(x.shape[1]) // self.groups * parts_of_a_word
         blocks = len(self.parts) * self.blocks
         if weights.shape != (blocks, self.window.taps * words, self.nr):
             raise OpError(f"weights {weights} do not fit an input {x}")
@@ -568,6 +643,11 @@ class XnorConv(Linear):
             operands = [*operands[:-1], -operands[-1].astype(np.int64)]
         return super().evaluate(operands)
 
+    def weight_bits(self, weights: Array) -> Array:
+        """Return packed weights of a single part as bool [O, depth, *kernel], True for +1."""
+        rows = self._rows(_lanes(weights, weights.dtype.itemsize * 8))
+        return np.asarray(rows[:, : self.depth] > 0)
+
     def _mismatches(self, x: Array, weights: Array) -> Array:
         """Return M, int64 [N, O, *outputs].
 
@@ -575,8 +655,9 @@ class XnorConv(Linear):
         product of zeros and ones, exact in float32 up to 2^24 bits.
         """
         bits = weights.dtype.itemsize * 8
+        held = x.shape[-1] * x.dtype.itemsize * 8
         planes = [
-            np.moveaxis(unpack_bits(x[:, p], x.shape[-1] * bits), -1, 1).astype(np.float32)
+            np.moveaxis(unpack_bits(x[:, p], held), -1, 1).astype(np.float32)
             for p in range(x.shape[1])
         ]
         total: Array = np.zeros((), np.int64)

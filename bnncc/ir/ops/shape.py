@@ -22,6 +22,9 @@ _VALUES: dict[Element, Sequence[int]] = {
     **{element: range(element.largest_code + 1) for element in Element if element.code_bits},
 }
 
+_SIGNS = frozenset({Element.BIPOLAR, Element.TERNARY})
+"""What holds -1 and +1 in the same way, one of them 0 as well."""
+
 
 @dataclass(frozen=True)
 class Movement(Op):
@@ -97,17 +100,18 @@ class Pad(Movement):
     value: float
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Return the operand's element in the larger shape."""
+        """Return the operand's element in the larger shape; TERNARY for BIPOLAR among zeros."""
         x = _dense(self, operands, len(self.before))
         widths = (*self.before, *self.after)
         if len(self.after) != len(self.before) or min(widths, default=0) < 0:
             raise OpError(f"{self} has widths that are not two for each axis, and none negative")
         if self.before[:1] != (0,) or self.after[:1] != (0,):
             raise OpError(f"{self} pads the batch")
-        if x.element in _VALUES and self.value not in _VALUES[x.element]:
-            raise OpError(f"{x.element.value} cannot be padded with {self.value}")
+        held = Element.TERNARY if x.element is Element.BIPOLAR and self.value == 0 else x.element
+        if held in _VALUES and self.value not in _VALUES[held]:
+            raise OpError(f"{held.value} cannot be padded with {self.value}")
         shape = (a + b + c for a, b, c in zip(self.before, x.shape, self.after, strict=True))
-        return (TensorType(tuple(shape), x.element),)
+        return (TensorType(tuple(shape), held),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
         """Return the padded operand."""
@@ -213,19 +217,21 @@ class Concat(Movement):
     axis: int
 
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        """Return the operands' element with the sum of their extents."""
+        """Return the operands' element, TERNARY for some of both, with the sum of their extents."""
         if not operands:
             raise OpError("Concat needs an operand")
         first, axis = operands[0], self.axis
         if not 0 < axis < len(first.shape):
             raise OpError(f"{self} does not fit an operand {first}")
         rest = (first.shape[:axis], first.shape[axis + 1 :])
+        elements = {x.element for x in operands}
         for x in operands:
-            same = (x.shape[:axis], x.shape[axis + 1 :]) == rest and x.element is first.element
-            if not same or x.layout != DENSE:
+            same = (x.shape[:axis], x.shape[axis + 1 :]) == rest and x.layout == DENSE
+            if not same or (len(elements) > 1 and not elements <= _SIGNS):
                 raise OpError(f"{self} cannot join {first} and {x}")
+        element = first.element if len(elements) == 1 else Element.TERNARY
         extent = sum(x.shape[axis] for x in operands)
-        return (TensorType((*rest[0], extent, *rest[1]), first.element),)
+        return (TensorType((*rest[0], extent, *rest[1]), element),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
         """Return the operands as one."""
