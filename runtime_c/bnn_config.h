@@ -33,6 +33,36 @@
 #  define BNN_INLINE static inline
 #endif
 
+/* What vectors are read from begins where a line of cache does. */
+#if defined(__GNUC__)
+#  define BNN_ALIGNED(bytes) __attribute__((aligned(bytes)))
+#else
+#  define BNN_ALIGNED(bytes)
+#endif
+
+/* What is written once for every width, and what must not be copied into all its callers. */
+#if defined(__GNUC__)
+#  define BNN_ALWAYS_INLINE static inline __attribute__((always_inline, unused))
+#  define BNN_NEVER_INLINE  static __attribute__((noinline, unused))
+#else
+#  define BNN_ALWAYS_INLINE static inline
+#  define BNN_NEVER_INLINE  static
+#endif
+
+/* A copy of a few bytes, which gcc takes for a call of a library's function under -ffreestanding. */
+#if defined(__GNUC__)
+#  define BNN_COPY(to, from, bytes) __builtin_memcpy(to, from, bytes)
+#else
+#  define BNN_COPY(to, from, bytes) memcpy(to, from, bytes)
+#endif
+
+/* Before a loop whose count is a small constant once its function is inlined. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#  define BNN_UNROLL _Pragma("GCC unroll 16")
+#else
+#  define BNN_UNROLL
+#endif
+
 /* A kernel keeps one result a lane, to be vectorised over its lanes. Left alone, clang prefers the
  * reduction where sums are integers, and gcc wherever it has unrolled the loop over the lanes: both
  * then shuffle more than they compute. BNN_REDUCTION stands before a loop over the reduction,

@@ -19,4 +19,11 @@ BNN_INLINE size_t bnn_end_tap(size_t first, size_t start, size_t reach, size_t d
   return within > first ? within : first;
 }
 
+/* Return the first output of a kind, or the end of those of the kind before it. Along an axis, outputs
+ * in [first, end) see all taps and are one kind, number `first`; each of the others is one of its own,
+ * in order. */
+BNN_INLINE size_t bnn_first_of_kind(size_t kind, size_t first, size_t end) {
+  return kind <= first ? kind : end + (kind - first - 1u);
+}
+
 #endif

@@ -71,13 +71,13 @@ def list_targets(console: Console, *, as_json: bool) -> None:
 
 
 def _kernels(target: Target) -> list[Kernel]:
-    operations = dict.fromkeys(kernel.operation for kernel in load_kernels())
+    operations = dict.fromkeys(kernel.computes for kernel in load_kernels())
     return [select(operation, _WIDE_LAYER, target).kernel for operation in operations]
 
 
 def _target_json(target: Target) -> dict[str, Any]:
     kernels = [
-        {"operation": kernel.operation, "symbol": kernel.symbol, "isa": kernel.isa}
+        {"operation": kernel.computes, "symbol": kernel.symbol, "isa": kernel.isa}
         for kernel in _kernels(target)
     ]
     return {

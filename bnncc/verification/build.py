@@ -17,16 +17,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bnncc import resources
 from bnncc.backend.amalgamate import amalgamate
 from bnncc.backend.emit import render
 from bnncc.compiler import Compilation
 from bnncc.errors import ToolchainError, UsageError, printable
 from bnncc.targets import Target, host_target
 
-__all__ = ["build_library", "find_compiler", "host_flags"]
+__all__ = ["build_library", "find_compiler", "host_flags", "machine_flags"]
 
 _COMPILERS = ("cc", "gcc", "clang")
+_NATIVE = "-march=native"
 _FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared")
 _HARNESS = "bnn_harness.c"  # no model can be called that: identifiers never start with bnn_
 _TIMEOUT_S = 900.0
@@ -106,12 +106,32 @@ def _command(text: str, origin: str) -> tuple[str, ...]:
 def host_flags(command: tuple[str, ...], target: Target) -> tuple[str, ...]:
     """Return the flags that let code for `target` use all this machine has.
 
-    -march=native where the target is this machine or any machine, and the compiler knows the flag.
-    It changes the speed alone: no bit of a result depends on it (see runtime_c/bnn_real.h).
+    The target's own where it has some. Else -march=native where the target is this machine or any
+    machine, and the compiler knows the flag. It changes the speed alone: no bit of a result depends
+    on it (see runtime_c/bnn_real.h).
+
+    Raises:
+        ToolchainError: BNN041, if this machine lacks instructions that the target's code has.
     """
-    native = "-march=native"
+    if target.cflags:
+        missing = sorted(set(target.macros) - _macros(command, _NATIVE))
+        if missing:
+            raise ToolchainError(
+                "BNN041",
+                f"this machine cannot run code for {target.name}",
+                why=f"{_NATIVE} gives the C compiler no {', '.join(missing)}",
+                help=f"compile for --target {host_target().name} to run it here",
+            )
+        return target.cflags
     at_home = target.name in ("generic", host_target().name)
-    return (native,) if at_home and _accepts(command, native) else ()
+    return (_NATIVE,) if at_home and _accepts(command, _NATIVE) else ()
+
+
+def machine_flags(command: tuple[str, ...], targets: Sequence[Target]) -> tuple[str, ...]:
+    """Return the flags for code of several targets: those of the one with most of its own."""
+    flags = [host_flags(command, target) for target in targets]
+    own = [each for each, target in zip(flags, targets, strict=True) if target.cflags]
+    return max(own, key=len) if own else min(flags, key=len)
 
 
 @functools.cache
@@ -119,6 +139,15 @@ def _accepts(command: tuple[str, ...], flag: str) -> bool:
     """Whether the compiler takes a flag without an error or a warning."""
     arguments = [*command, "-Werror", flag, "-x", "c", "-fsyntax-only", os.devnull]
     return _run(arguments, _TIMEOUT_S)[0] == 0
+
+
+@functools.cache
+def _macros(command: tuple[str, ...], flag: str) -> frozenset[str]:
+    """Return the names of all macros that the compiler defines with a flag; none if it fails."""
+    arguments = [*command, flag, "-x", "c", "-dM", "-E", os.devnull]
+    status, output = _run(arguments, _TIMEOUT_S)
+    lines = output.splitlines() if status == 0 else []
+    return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
 
 
 def build_library(
@@ -146,8 +175,8 @@ def build_library(
     """
     _refuse_shared_names(compilations)
     command = find_compiler(compiler)
-    machine = [host_flags(command, compilation.target) for compilation in compilations]
-    flags = (*_FLAGS, *min(machine, key=len), *_environment_flags())
+    machine = machine_flags(command, [compilation.target for compilation in compilations])
+    flags = (*_FLAGS, *machine, *_environment_flags())
     _refuse_inexact((*command[1:], *flags))
     harness = "\n".join(render("harness.c.j2", c.program) for c in compilations)
     texts = {_HARNESS: harness, **dict(_sources(compilations))}
@@ -183,12 +212,12 @@ def _sources(compilations: Sequence[Compilation]) -> Iterator[tuple[str, str]]:
     """Yield the files of the models: name and text.
 
     The runtime's functions may be defined once a translation unit: of several models, the first
-    brings the whole runtime instead of the part that it needs, and the others bring nothing.
+    brings what all of them need, and the others bring nothing.
     """
     runtime = ""
     if len(compilations) > 1:
-        root = resources.runtime_dir()
-        runtime = amalgamate(sorted(f"{p.relative_to(root).as_posix()}" for p in root.rglob("*.h")))
+        headers = dict.fromkeys(h for c in compilations for h in c.program.headers)
+        runtime = amalgamate(headers)
     for index, compilation in enumerate(compilations):
         program, source = compilation.program, compilation.source
         if runtime:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bnncc import resources
 from bnncc.backend.amalgamate import amalgamate
 from bnncc.ir.types import Array
 from tests.backend.zoo import Emitted
@@ -51,10 +50,9 @@ def write(emitted: Emitted, folder: Path) -> Path:
 
 def together(models: Iterable[Emitted], folder: Path) -> Path:
     """Write all models into one C file, behind one runtime, and return its path."""
-    root = resources.runtime_dir()
-    headers = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.h"))
-    texts = [amalgamate(headers)]
-    for e in models:
+    emitted = list(models)
+    texts = [amalgamate(dict.fromkeys(h for e in emitted for h in e.program.headers))]
+    for e in emitted:
         write(e, folder)
         assert e.source.count(e.program.runtime) == 1
         texts.append(e.source.replace(e.program.runtime, ""))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnncc import resources
-from bnncc.targets import Kernel, load_kernels
+from bnncc.targets import TARGETS, Kernel, load_kernels
 
 RUNTIME = resources.runtime_dir()
 WARNINGS = (
@@ -38,11 +38,16 @@ _FUNCTIONS = """
 #include "bnn_transcendental.h"
 %(kernel_includes)s
 
-#define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
+#define CALL_RUN(symbol)                                                                          \\
   void call_##symbol(size_t count, const void *x, const void *w, void *out);                      \\
   void call_##symbol(size_t count, const void *x, const void *w, void *out) {                     \\
     symbol(count, x, w, out);                                                                     \\
   }
+#define CALL_xnor(symbol) CALL_RUN(symbol)
+#define CALL_sign_sum(symbol) CALL_RUN(symbol)
+#define CALL_real_sum(symbol) CALL_RUN(symbol)
+#define CALL_xnor_tile(symbol) /* see test_tiles.py */
+#define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits) CALL_##operation(symbol)
 #include "kernels.inc"
 #undef BNN_KERNEL
 
@@ -142,9 +147,23 @@ void pack_planes_64(size_t count, size_t words, const uint8_t *x, uint64_t *plan
 """
 
 
-def kernel_includes() -> str:
-    headers = dict.fromkeys(kernel.header for kernel in load_kernels())
+def kernel_includes(isa: str = "scalar") -> str:
+    """Return what includes the kernels of an instruction set."""
+    headers = dict.fromkeys(kernel.header for kernel in load_kernels() if kernel.isa == isa)
     return "\n".join(f'#include "{header}"' for header in headers)
+
+
+_ON_SLICES = ("bnn_slices.h", "bnn_planar.h")
+"""Headers that come behind one of those under slices/."""
+
+
+def flags_of(header: str) -> tuple[str, ...]:
+    """Return the flags without which a header is refused: its name ends in what it is for."""
+    if header in _ON_SLICES:
+        return ("-include", "slices/w32.h")
+    name = Path(header).stem.rpartition("_")[2]
+    fits = (t.cflags for t in TARGETS if name in (t.isas[0], t.slices.header))
+    return next(fits, ())
 
 
 def compiled(cc: str, source: str, output: Path, *flags: str) -> Path:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.runtime_c.driver import RUNTIME, WARNINGS, compiled
+from tests.runtime_c.driver import RUNTIME, WARNINGS, compiled, flags_of
 
 HEADERS = sorted(str(path.relative_to(RUNTIME)) for path in RUNTIME.rglob("*.h"))
 DIALECTS = {
@@ -32,10 +32,18 @@ def test_there_are_headers() -> None:
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_header_compiles_alone_and_twice(cc: str, header: str, dialect: str) -> None:
-    assert_compiles(cc, f'#include "{header}"\n' * 2, *DIALECTS[dialect], *WARNINGS)
+    flags = (*DIALECTS[dialect], *WARNINGS, *flags_of(header))
+    assert_compiles(cc, f'#include "{header}"\n' * 2, *flags)
 
 
-@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("header", [h for h in HEADERS if h.startswith("kernels/") and flags_of(h)])
+def test_a_header_without_its_instructions_names_the_flags(cc: str, header: str) -> None:
+    done = check(cc, f'#include "{header}"\n')
+    assert done.returncode != 0
+    assert flags_of(header)[0] in done.stderr
+
+
+@pytest.mark.parametrize("header", [h for h in HEADERS if not flags_of(h)])
 @pytest.mark.parametrize("compiler", ["arm-none-eabi-gcc", "aarch64-linux-gnu-gcc"])
 def test_header_compiles_alone_for_the_other_targets(tool, header: str, compiler: str) -> None:
     assert_compiles(tool(compiler), f'#include "{header}"\n', "-std=c99", *WARNINGS)

@@ -67,19 +67,31 @@ static void check_functions(size_t count) {
   free(indices);
 }
 
-#define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
+#define CALL_RUN(symbol)                                                                          \\
   static void call_##symbol(size_t count, const void *x, const void *w, void *out) {              \\
     symbol(count, x, w, out);                                                                     \\
   }
+#define CALL_xnor(symbol) CALL_RUN(symbol)
+#define CALL_sign_sum(symbol) CALL_RUN(symbol)
+#define CALL_real_sum(symbol) CALL_RUN(symbol)
+#define CALL_xnor_tile(symbol) /* see test_tiles.py */
+#define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits) CALL_##operation(symbol)
 #include "kernels.inc"
 #undef BNN_KERNEL
+
+#define CHECK_RUN(operation, symbol, count, nr, word_bits)                                        \\
+  check(call_##symbol, count, SIZES_##operation(count, nr, word_bits));                           \\
+  kernels += count == 1u;
+#define CHECK_xnor(...) CHECK_RUN(xnor, __VA_ARGS__)
+#define CHECK_sign_sum(...) CHECK_RUN(sign_sum, __VA_ARGS__)
+#define CHECK_real_sum(...) CHECK_RUN(real_sum, __VA_ARGS__)
+#define CHECK_xnor_tile(...)
 
 int main(void) {
   int kernels = 0;
   for (size_t count = 1; count <= 70u; ++count) {
 #define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits)                             \\
-    check(call_##symbol, count, SIZES_##operation(count, nr##u, word_bits##u));                   \\
-    kernels += count == 1u;
+    CHECK_##operation(symbol, count, nr##u, word_bits##u)
 #include "kernels.inc"
 #undef BNN_KERNEL
     check_functions(count);
@@ -113,7 +125,7 @@ def program(cc: str, tmp_path_factory) -> Path:
 def test_kernels_stay_inside_their_buffers(program: Path) -> None:
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len(load_kernels())
+    assert int(done.stdout) == sum(not kernel.is_tile for kernel in load_kernels())
 
 
 def test_the_sanitiser_sees_one_element_too_many(cc: str, tmp_path: Path) -> None:

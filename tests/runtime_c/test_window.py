@@ -1,4 +1,4 @@
-"""bnn_first_tap and bnn_end_tap: the taps of a window that lie in the image, counted one by one."""
+"""Which taps of a window lie in the image, counted one by one, and the kinds of outputs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ void taps(size_t start, size_t before, size_t size, size_t dilation, size_t kern
   ends[0] = bnn_first_tap(start, before, dilation);
   ends[1] = bnn_end_tap(ends[0], start, before + size, dilation, kernel);
 }
+
+size_t first_of_kind(size_t kind, size_t first, size_t end);
+size_t first_of_kind(size_t kind, size_t first, size_t end) {
+  return bnn_first_of_kind(kind, first, end);
+}
 """
 
 
@@ -29,6 +34,7 @@ class Taps:
         flags = ("-shared", "-fPIC", "-O2", "-std=c99", *WARNINGS)
         path = compiled(cc, _SOURCE, folder / "window.so", *flags)
         self._call = ctypes.CDLL(str(path)).taps
+        self.first_of_kind = ctypes.CDLL(str(path)).first_of_kind
 
     def __call__(self, axis: Axis, output: int, size: int) -> range:
         ends = (ctypes.c_size_t * 2)()
@@ -74,3 +80,18 @@ def test_large_images(taps: Taps) -> None:
     axis = Axis(7, 2, 3, 9)
     for output in (0, 1, 4, 5, 30_000, 49_990, 49_999, 50_004):
         assert list(taps(axis, output, 100_000)) == _counted(axis, output, 100_000)
+
+
+@pytest.mark.parametrize(("outputs", "first", "end"), [(9, 2, 7), (4, 0, 4), (5, 0, 3), (3, 1, 3)])
+def test_kinds_of_outputs(taps: Taps, outputs: int, first: int, end: int) -> None:
+    kinds = [[o] for o in range(first)] + [list(range(first, end))]
+    kinds += [[o] for o in range(end, outputs)]
+    sizes = ctypes.c_size_t(first), ctypes.c_size_t(end)
+    starts = [taps.first_of_kind(ctypes.c_size_t(k), *sizes) for k in range(len(kinds) + 1)]
+    found = [list(range(*pair)) for pair in itertools.pairwise(starts)]
+    assert found == kinds
+
+
+def test_without_outputs_that_see_all_taps_the_first_kind_is_empty(taps: Taps) -> None:
+    sizes = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    assert [taps.first_of_kind(ctypes.c_size_t(k), *sizes) for k in range(4)] == [0, 0, 1, 2]

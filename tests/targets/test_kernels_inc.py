@@ -10,9 +10,10 @@ import pytest
 
 from bnncc import resources
 from bnncc.errors import InternalError
-from bnncc.targets import Kernel, load_kernels
+from bnncc.targets import Kernel, kernel_named, load_kernels
 
 RUNTIME = resources.runtime_dir()
+_DEFINES = "BNN_(?:NEVER_)?INLINE void"
 EACH_KERNEL = pytest.mark.parametrize("kernel", load_kernels(), ids=str)
 
 
@@ -23,10 +24,12 @@ def test_symbols_are_distinct() -> None:
 
 @EACH_KERNEL
 def test_a_symbol_says_what_its_row_says(kernel: Kernel) -> None:
-    # bnn_<operation>_<mr>x<nr>[_w<word_bits>]__<isa>
-    words = f"_w{kernel.word_bits}" if kernel.operation == "xnor" else ""
-    expected = f"bnn_{kernel.operation}_{kernel.mr}x{kernel.nr}{words}__{kernel.isa}"
+    # bnn_<what it computes>_<mr>x<nr>[_w<word_bits>]__<isa>
+    words = f"_w{kernel.word_bits}" if kernel.computes == "xnor" else ""
+    expected = f"bnn_{kernel.computes}_{kernel.mr}x{kernel.nr}{words}__{kernel.isa}"
     assert kernel.symbol == str(kernel) == expected
+    assert kernel_named(expected) is kernel
+    assert (kernel.mr > 1) == kernel.is_tile
 
 
 @EACH_KERNEL
@@ -41,14 +44,23 @@ def test_a_row_is_sane(kernel: Kernel) -> None:
 @EACH_KERNEL
 def test_a_header_defines_its_kernels(kernel: Kernel) -> None:
     text = (RUNTIME / kernel.header).read_text(encoding="utf-8")
-    assert re.search(rf"^BNN_INLINE void {kernel.symbol}\(size_t ", text, re.MULTILINE)
-    assert kernel.header == f"kernels/{kernel.operation}_{kernel.isa}.h"
+    assert re.search(rf"^{_DEFINES} {kernel.symbol}\(size_t ", text, re.MULTILINE)
+    compare = re.search(rf"^{_DEFINES} {kernel.bits_symbol}\(size_t ", text, re.MULTILINE)
+    assert compare or not kernel.is_tile
+    assert kernel.header == f"kernels/{kernel.computes}_{kernel.isa}.h"
+
+
+def test_no_kernel_has_another_name() -> None:
+    with pytest.raises(InternalError, match="no kernel is called bnn_xnor_9x9"):
+        kernel_named("bnn_xnor_9x9")
 
 
 def test_every_kernel_of_a_header_has_a_row() -> None:
     symbols = {kernel.symbol for kernel in load_kernels()}
-    for path in (RUNTIME / "kernels").iterdir():
-        defined = re.findall(r"^BNN_INLINE void (\w+__\w+)\(", path.read_text(), re.MULTILINE)
+    symbols |= {kernel.bits_symbol for kernel in load_kernels() if kernel.is_tile}
+    for header in {kernel.header for kernel in load_kernels()}:
+        text = (RUNTIME / header).read_text(encoding="utf-8")
+        defined = re.findall(rf"^{_DEFINES} (\w+x\w+__\w+)\(", text, re.MULTILINE)
         assert defined
         assert set(defined) <= symbols
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_the_isas_end_in_the_one_that_is_total(target: Target) -> None:
     assert target.isas[-1] == "scalar"
     assert len(set(target.isas)) == len(target.isas)
     assert set(target.isas) <= {kernel.isa for kernel in load_kernels()}
+
+
+@EACH_TARGET
+def test_compilers_define_the_macros_with_the_flags(target: Target, tool) -> None:
+    assert bool(target.macros) == bool(target.cflags)
+    if target.macros and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("this compiler is not one for x86-64")
+    for compiler in ("gcc", "clang") if target.macros else ():
+        command = [tool(compiler), *target.cflags, "-dM", "-E", "-x", "c", "/dev/null"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert set(target.macros) <= set(done.stdout.split())
 
 
 @EACH_TARGET

@@ -16,7 +16,7 @@ from bnncc.backend.emit import render
 from bnncc.compiler import Compilation
 from bnncc.errors import ToolchainError
 from bnncc.targets import host_target, target_named
-from bnncc.verification.build import build_library, find_compiler, host_flags
+from bnncc.verification.build import build_library, find_compiler, host_flags, machine_flags
 from tests.models import compilation, mlp
 
 STRICT = "-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Werror"
@@ -148,6 +148,36 @@ def test_code_for_this_machine_uses_all_it_has(programs: Programs) -> None:
 def test_a_flag_that_the_compiler_rejects_is_left_out(programs: Programs) -> None:
     (command,) = programs("cc", script='case "$*" in *-march*) exit 1;; esac').iterdir()
     assert host_flags((str(command),), host_target()) == ()
+
+
+def test_a_target_with_flags_of_its_own_gets_these(programs: Programs) -> None:
+    target = target_named("x86-64-v3")
+    (command,) = programs("cc", script='echo "#define __AVX2__ 1"').iterdir()
+    assert host_flags((str(command),), target) == target.cflags
+
+
+def test_code_that_this_machine_cannot_run_is_refused(programs: Programs) -> None:
+    (command,) = programs("cc", script='echo "#define __AVX512F__ 1"').iterdir()
+    with pytest.raises(ToolchainError) as caught:
+        host_flags((str(command),), target_named("x86-64-avx512"))
+    assert str(caught.value) == (
+        "error[BNN041]: this machine cannot run code for x86-64-avx512\n"
+        "  why:   -march=native gives the C compiler no __AVX512BW__, __AVX512VPOPCNTDQ__\n"
+        f"  help:  compile for --target {host_target().name} to run it here"
+    )
+
+
+def test_models_for_several_targets_share_the_flags_of_the_one_that_needs_most(
+    programs: Programs,
+) -> None:
+    wide, narrow = target_named("x86-64-avx512"), target_named("x86-64-v3")
+    defined = "; ".join(f"echo '#define {m} 1'" for m in (*wide.macros, *narrow.macros))
+    (command,) = programs("cc", script=defined).iterdir()
+    plain = target_named("generic")
+    for targets in ([wide, narrow, plain], [plain, narrow, wide]):
+        assert machine_flags((str(command),), targets) == wide.cflags
+    assert machine_flags((str(command),), [plain, narrow]) == narrow.cflags
+    assert machine_flags((str(command),), [plain, target_named("cortex-m4")]) == ()
 
 
 def test_every_compiler_here_knows_this_machine(cc: str) -> None:
