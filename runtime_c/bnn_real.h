@@ -9,14 +9,15 @@
  * switches it off for the rest of the file, but not where gcc 12 finds neighbours of which one adds
  * and one subtracts (vfmaddsub). clang does so by default within one expression, and everywhere with
  * -ffp-contract=fast, which disregards pragmas and of which no macro tells. A zero that neither can
- * see through, or-ed into the product's bits, keeps the sum apart. The asm has no effect and leaves
- * every loop, so that the loop is still vectorised. Other compilers get a volatile product. */
+ * see through, or-ed into the product's bits, keeps the sum apart. It is a call of a constant function,
+ * which leaves every loop, so that the loop is still vectorised; gcc keeps the bare asm inside, and
+ * the loop scalar. Other compilers get a volatile product. */
 #if defined(__GNUC__)
 #  define BNN_ROUNDED
 #  if !defined(__clang__)
 #    pragma GCC optimize("fp-contract=off")
 #  endif
-BNN_INLINE uint32_t bnn_opaque_zero(void) {
+BNN_NEVER_INLINE __attribute__((const)) uint32_t bnn_opaque_zero(void) {
   uint32_t zero = 0;
   __asm__("" : "+r"(zero));
   return zero;
@@ -100,9 +101,11 @@ BNN_INLINE float bnn_min(float a, float b) {
 
 #if defined(__GNUC__)
 #  define BNN_INFINITY __builtin_inff()
+#  define BNN_NAN      __builtin_nanf("")
 #else
 #  include <math.h>
 #  define BNN_INFINITY INFINITY
+#  define BNN_NAN      NAN
 #endif
 
 #endif

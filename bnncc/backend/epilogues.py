@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def finish(
     *,
     places: Mapping[str, str],
     direct: bool,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Finish, tuple[Constant, ...]]:
     """Return an epilogue as C, and the constants that it reads.
 
@@ -44,33 +46,35 @@ def finish(
         hint: the start of the constants' names.
         places: where tensors that are not stored a value a pixel have channel c of pixel p.
         direct: whether thresholds are limits, see `XnorConv`.
+        names: what to call parameters that go by another name.
     """
     variables = operands[: epilogue.variables]
     parameters = operands[epilogue.variables : epilogue.variables + epilogue.parameters]
     thresholds = iter(operands[epilogue.variables + epilogue.parameters :])
     shape = graph.types[outputs[0].buffer.tensor].shape
+    called = [names.get(variable_name(i), variable_name(i)) for i in range(len(variables))]
     lines = [
         Statement(
             _c_type(graph, name),
             f"v{i + 1}",
-            f"{variable_name(i)}[{places.get(name) or _place(shape, graph.types[name])}]",
+            f"{called[i]}[{places.get(name) or _place(shape, graph.types[name])}]",
         )
         for i, name in enumerate(variables)
     ]
-    names = ["v", *(line.name for line in lines)]
+    held = ["v", *(line.name for line in lines)]
     read, constants = _parameters(graph, epilogue.expression, parameters, hint)
-    lines += statements(epilogue.expression, names, read)
+    lines += statements(epilogue.expression, held, read)
     stores: list[StoreText] = []
     for argument, store in zip(outputs, epilogue.stores, strict=True):
-        value = _name(store.source, names)
+        value = _name(store.source, held)
         if store.thresholds:
             suffix = "" if len(stores) == 0 else str(len(stores))
             role = "limits" if direct else "thresholds"
             tensor = next(thresholds)
-            held = constant(f"{hint}_{role}{suffix}", graph.constants[tensor], "thresholds")
-            decisions = _comparisons(held, value, "<=" if direct else ">=")
+            limits = constant(f"{hint}_{role}{suffix}", graph.constants[tensor], "thresholds")
+            decisions = _comparisons(limits, value, "<=" if direct else ">=")
             stores.append(_bits(graph.types[argument.buffer.tensor], argument, store, decisions))
-            constants += () if _same_for_all_channels(held) else (held,)
+            constants += () if _same_for_all_channels(limits) else (limits,)
         else:
             truth = store.to is Element.BOOL
             stores.append(StoreText(argument.name, f"(uint8_t)({value})" if truth else value))

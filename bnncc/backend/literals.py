@@ -57,19 +57,23 @@ def _literals(values: Array) -> Iterable[str]:
         case "int32":
             return (str(v) if v > _LOWEST else f"(-{-v - 1} - 1)" for v in values.tolist())
         case "float32":
-            return (_real(v, 9, "f", "BNN_INFINITY") for v in values.tolist())
+            return (_real(v, 9, "f", "BNN_INFINITY", "BNN_NAN") for v in values.tolist())
         case "float64":
-            return (_real(v, 17, "", "(double)BNN_INFINITY") for v in values.tolist())
+            special = "(double)BNN_INFINITY", "(double)BNN_NAN"
+            return (_real(v, 17, "", *special) for v in values.tolist())
     raise ValueError(f"no literals for {values.dtype}")
 
 
 _LOWEST = np.iinfo(np.int32).min
 
 
-def _real(value: float, digits: int, suffix: str, infinity: str) -> str:
-    """Return a decimal that rounds to the same value: 9 digits for float, 17 for double."""
+def _real(value: float, digits: int, suffix: str, infinity: str, nan: str) -> str:
+    """Return a decimal that rounds to the same value: 9 digits for float, 17 for double.
+
+    Of all NaNs, which nothing tells apart, it is the one that C has by name.
+    """
     if np.isnan(value):
-        raise ValueError("NaN has no literal")
+        return nan
     if np.isinf(value):
         return infinity if value > 0 else f"-{infinity}"
     text = f"{value:.{digits}g}"

@@ -12,26 +12,39 @@ from bnncc.backend.amalgamate import amalgamate
 from bnncc.backend.borders import bordered
 from bnncc.backend.epilogues import constant, finish, rows, variable_name
 from bnncc.backend.expressions import is_emittable, runtime_headers
+from bnncc.backend.gathers import gather_work
 from bnncc.backend.memory import MemoryPlan, is_alias, plan_memory
 from bnncc.backend.names import comment
 from bnncc.backend.nests import flat_nest, interpolation, move_work, window_nest
+from bnncc.backend.planar import numbers_work, planar_places, planar_work, pool_work
 from bnncc.backend.program import (
     Argument,
     Buffer,
     Constant,
+    GatherWork,
     Layer,
     LinearWork,
     Nest,
     PoolWork,
     Port,
     Program,
+    SharedWork,
     WindowSumWork,
 )
+from bnncc.backend.shared_sums import (
+    pixels_work,
+    shared_work,
+    slice_functions,
+    slice_headers,
+)
+from bnncc.backend.spread import spread_work
+from bnncc.backend.tiles import tile_work
 from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError, printable
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.interpolate import Interpolate
 from bnncc.ir.ops.kernels import (
     Fused,
+    GatherBits,
     Linear,
     Map,
     MismatchScale,
@@ -46,18 +59,22 @@ from bnncc.ir.ops.kernels import (
 )
 from bnncc.ir.ops.pool import AveragePool, MaxPool, Pooling
 from bnncc.ir.ops.reduce import ArgMax, ReduceMax, ReduceMean, Reduction, TopK
+from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, SharedConv, SharedSums, Spread
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.storage import pack_bits
 from bnncc.ir.types import (
     Array,
     Element,
+    Layout,
     PackedChannels,
+    PixelPlanes,
+    Planar,
     TensorType,
     storage_dtype,
     storage_shape,
 )
 from bnncc.ir.window import Axis, Window
-from bnncc.targets import load_kernels
+from bnncc.targets import kernel_named
 
 __all__ = ["lower"]
 
@@ -89,8 +106,11 @@ def lower(graph: Graph, name: str, banner: Sequence[str]) -> Program:
     _refuse_what_has_no_form(graph)
     lowering = _Lowering(graph, name)
     layers = [lowering.layer(i, node) for i, node in enumerate(lowering.steps)]
+    shared = [layer.work for layer in layers if isinstance(layer.work, SharedWork)]
     headers = dict.fromkeys(["bnn_config.h", "bnn_real.h"])
     headers.update(dict.fromkeys(h for node in lowering.steps for h in _headers(node)))
+    if any(isinstance(layer.work, GatherWork) and layer.work.expands for layer in layers):
+        headers["bnn_expand.h"] = None
     return Program(
         name=name,
         macro=name.upper(),
@@ -100,7 +120,9 @@ def lower(graph: Graph, name: str, banner: Sequence[str]) -> Program:
         layers=tuple(layers),
         arena_bytes=lowering.plan.arena_bytes,
         arena_lower_bound=lowering.plan.lower_bound,
+        headers=tuple(headers),
         runtime=amalgamate(headers),
+        slices=slice_functions(name, shared),
     )
 
 
@@ -137,8 +159,7 @@ def _headers(node: Node) -> list[str]:
     if isinstance(node.op, Fused):
         found += runtime_headers(node.op.epilogue.expression)
     if isinstance(node.op, Linear):
-        symbol = node.op.kernel
-        found += [kernel.header for kernel in load_kernels() if kernel.symbol == symbol]
+        found.append(kernel_named(node.op.kernel).header)
     match node.op:
         case Linear() | Pool() | PoolBits():
             found.append("bnn_window.h")
@@ -146,6 +167,14 @@ def _headers(node: Node) -> list[str]:
             found += ["bnn_bits.h", "bnn_window.h"]
         case PackPlanes():
             found.append("bnn_pack.h")
+        case Spread():
+            found.append("bnn_spread.h")
+        case SharedSums() as op:
+            found += slice_headers(op)
+        case SharedConv() as op:
+            found += [*slice_headers(op), "bnn_planar.h"]
+        case Move(sources=(source,), to=to) if PixelPlanes in {type(source.layout), type(to)}:
+            found.append("bnn_transpose.h")
         case Softmax():
             found.append("bnn_softmax.h")
         case ArgMax() | TopK():
@@ -218,7 +247,11 @@ class _Lowering:
                 return self._finished(done, node, op)
             case PoolBits() as op:
                 return self._pool_bits(blank, node, op)
-            case Move() as op:
+            case Spread() | PoolPlanes() | SharedSums() | SharedConv():
+                return self._of_pixels(blank, node)
+            case Move(op=None, sources=(source,), to=to) if _has_pixels(source.layout, to):
+                return self._to_pixels(blank, source, self._type(node.output))
+            case Move() | GatherBits() as op:
                 return self._move(blank, node, op)
             case PackPlanes(word_bits=word_bits):
                 kind = self._type(node.outputs[0])
@@ -252,12 +285,12 @@ class _Lowering:
         if isinstance(node.op, Fused):
             start = node.op.own_operands
             others = node.inputs[start : start + node.op.epilogue.variables]
-        elif isinstance(node.op, Move):
+        elif isinstance(node.op, Move | GatherBits):
             others = node.inputs[1:]
         for name in (node.inputs[0], *others):
             if name in self.graph.constants and name not in self._tables:
                 hint = f"{function}_t{len(tables)}"
-                whole = name not in others or isinstance(node.op, Move)
+                whole = name not in others or isinstance(node.op, Move | GatherBits | SharedConv)
                 tables += self._table(hint, name, whole=whole)
         written = [self._owner(name) for name in node.outputs]
         named = {"x": node.inputs[0]} | {variable_name(i): n for i, n in enumerate(others)}
@@ -375,7 +408,13 @@ class _Lowering:
             word_bits=layout.word_bits,
             parts=op.parts,
         )
-        if nest.partial and not op.skip:
+        tiled = kernel_named(op.kernel).is_tile
+        compared = False
+        if tiled:
+            work, tables = tile_work(self.graph, node, work, nest, _fill(op, layout))
+            constants = [replace(weights, aligned=True), *constants[1:], *tables]
+            compared = bool(work.limits)
+        elif nest.partial and not op.skip:
             fill = constant(f"{blank.function}_fill", _fill(op, layout), "parameters")
             constants.append(fill)
             work = replace(work, fill=fill.name)
@@ -387,13 +426,61 @@ class _Lowering:
             work = replace(work, zeros=zeros.name, zero_count=count, value=value)
         done = replace(
             blank,
-            template="linear.c.j2",
+            template="tiles.c.j2" if tiled else "linear.c.j2",
             constants=(*blank.constants, *constants),
             nest=nest,
             work=work,
             binary_macs=self._macs(node, op),
         )
-        return self._finished(done, node, op, direct=op.direct)
+        return done if compared else self._finished(done, node, op, direct=op.direct)
+
+    def _of_pixels(self, blank: Layer, node: Node) -> Layer:
+        """Return a layer of kernel family B."""
+        match node.op:
+            case Spread() as op:
+                spread, tables = spread_work(op, self._type(node.inputs[0]), blank.function)
+                return replace(blank, template="spread.c.j2", work=spread, constants=tables)
+            case SharedSums() as op:
+                work, tables = shared_work(self.graph, node, op, self.name, blank.function)
+                return replace(self._shared(blank, op), work=work, constants=tables)
+            case SharedConv() as op:
+                return self._numbers(self._shared(blank, op), node, op)
+            case PoolPlanes() as op:
+                falls = [
+                    self._constant(blank, "falls", name, "parameters") for name in node.inputs[1:]
+                ]
+                pool = pool_work(op, falls[0].name if falls else "")
+                return replace(
+                    blank, template="pool_planes.c.j2", work=pool, constants=tuple(falls)
+                )
+            case op:
+                raise InternalError("BNN091", f"{op.name} is no layer of pixels")
+
+    def _shared(self, blank: Layer, op: ClassSums) -> Layer:
+        macs = math.prod(self._type(blank.outputs[0].buffer.tensor).shape) * op.depth
+        return replace(blank, template="shared_sums.c.j2", binary_macs=macs)
+
+    def _to_pixels(self, blank: Layer, source: TensorType, result: TensorType) -> Layer:
+        """Return a move to planes of pixels or planar numbers, or from these."""
+        if Planar in {type(source.layout), type(result.layout)}:
+            return replace(blank, template="planar.c.j2", work=planar_work(source, result))
+        return replace(blank, template="pixels.c.j2", work=pixels_work(source, result))
+
+    def _numbers(self, blank: Layer, node: Node, op: SharedConv) -> Layer:
+        work, tables = numbers_work(self.graph, node, op, blank, self.name)
+        places, names = planar_places(self.graph, blank)
+        ending, added = finish(
+            self.graph,
+            op.epilogue,
+            node.inputs[op.own_operands :],
+            blank.outputs,
+            blank.function,
+            places=places,
+            direct=False,
+            names=names,
+        )
+        constants = (*blank.constants, *tables, *added)
+        return replace(blank, work=work, finish=ending, constants=constants)
 
     def _zeros(self, blank: Layer, op: XnorConv, tensor: str) -> Constant:
         """Return the table of zero weights: rows (block, lane, tap row, tap column, channel)."""
@@ -522,16 +609,24 @@ class _Lowering:
             work=work,
         )
 
-    def _move(self, blank: Layer, node: Node, op: Move) -> Layer:
-        sources = [self._type(name) for name in node.inputs]
+    def _move(self, blank: Layer, node: Node, op: Move | GatherBits) -> Layer:
         names = [argument.name for argument in blank.inputs]
         result = self._type(node.outputs[0])
-        work, tables = move_work(op.op, sources, result, names, blank.function)
-        constants = (*blank.constants, *tables)
-        return replace(blank, template="move.c.j2", work=work, constants=constants)
+        if isinstance(op, GatherBits):
+            gather, tables = gather_work(op, result, names, blank.function)
+            done = replace(blank, template="gather_bits.c.j2", work=gather)
+        else:
+            sources = [self._type(name) for name in node.inputs]
+            work, tables = move_work(op.op, sources, result, names, blank.function)
+            done = replace(blank, template="move.c.j2", work=work)
+        return replace(done, constants=(*blank.constants, *tables))
 
     def _constant(self, blank: Layer, role: str, tensor: str, kind: str) -> Constant:
         return constant(f"{blank.function}_{role}", self.graph.constants[tensor], kind)
+
+
+def _has_pixels(*layouts: Layout) -> bool:
+    return any(isinstance(layout, PixelPlanes | Planar) for layout in layouts)
 
 
 def _accumulator(base: str, scale: MismatchScale) -> str:

@@ -17,7 +17,7 @@ from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.kernels import Fused, Move
 from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.storage import encode
-from bnncc.ir.types import Array, Element, PackedChannels, TensorType
+from bnncc.ir.types import Array, Element, PackedChannels, PixelPlanes, TensorType
 
 __all__ = ["ALIGNMENT", "MemoryPlan", "is_alias", "plan_memory"]
 
@@ -82,7 +82,7 @@ def _keeps_bytes(op: Move, x: TensorType, y: TensorType) -> bool:
     if x.nbytes != y.nbytes:
         return False
     position = np.arange(1, x.size + 1).reshape(x.shape)
-    if not isinstance(x.layout, PackedChannels):
+    if not isinstance(x.layout, PackedChannels | PixelPlanes):
         x = replace(x, element=Element.I64)
         return _keeps(replace(op, sources=(x,)), encode(position, x))
     low, high = (0, x.element.largest_code) if x.element.code_bits else (-1, 1)
@@ -165,7 +165,7 @@ def _stored_alike(operand: TensorType, result: TensorType) -> bool:
     Packed bits are excluded: many of them share the word that a store writes.
     """
     return (
-        not isinstance(result.layout, PackedChannels)
+        not isinstance(result.layout, PackedChannels | PixelPlanes)
         and operand.layout == result.layout
         and operand.element is result.element
         and operand.shape == result.shape

@@ -10,22 +10,42 @@ from bnncc.ir.types import Array
 __all__ = [
     "Access",
     "Argument",
+    "BitList",
+    "BitRun",
     "Buffer",
+    "ClassSum",
     "Constant",
     "Fill",
     "Finish",
+    "GatherWork",
+    "Gathered",
     "InterpolateWork",
     "Layer",
     "LinearWork",
     "MoveWork",
     "Nest",
+    "NumbersWork",
     "Part",
+    "Piece",
+    "PixelsWork",
+    "PlanarWork",
+    "Pointer",
+    "PoolPlanesWork",
     "PoolWork",
     "Port",
     "Program",
+    "SharedWork",
+    "SliceFunctions",
     "Slide",
+    "SpreadColumn",
+    "SpreadRows",
+    "SpreadWork",
+    "Step",
     "Store",
+    "TileWork",
     "WindowSumWork",
+    "WordRun",
+    "Work",
 ]
 
 
@@ -39,6 +59,7 @@ class Constant:
         shape: for the comment.
         values: its numbers.
         kind: "binary weights", "real weights", "thresholds" or "parameters", for the report.
+        aligned: whether it begins where a line of cache does.
     """
 
     name: str
@@ -46,6 +67,7 @@ class Constant:
     shape: tuple[int, ...]
     values: Array
     kind: str
+    aligned: bool = False
 
     @property
     def count(self) -> int:
@@ -232,6 +254,48 @@ class LinearWork:
 
 
 @dataclass(frozen=True)
+class TileWork(LinearWork):
+    """A linear layer whose micro-kernel counts all taps of several pixels of a row in one call.
+
+    What lies outside of the image is skipped. Pixels that see the same taps are of one kind, and
+    are computed together, along a row or a column. What else differs between kinds is in tables by
+    the row's kind, then the column's (see `bnn_first_of_kind`).
+
+    Attributes:
+        mr: pixels at once.
+        word: bytes of a word of x.
+        tap: bytes of x under a tap, in one group.
+        joined: whether the taps of a row lie side by side in x, as they do in the weights.
+        x_row, x_column: bytes of x from a row of taps, or a tap, to the next.
+        tap_entries: elements of `weights` for one tap of a block.
+        rows, columns: the first that sees all taps, the end of those, and how many kinds there are.
+        tabled: whether the tables have a row for each kind, not one for all.
+        outside: the C name of the mismatches [kinds of pixels][channels] outside; or "".
+        limits: the C name of the limits [kinds of pixels][channels] that mismatches are compared
+            with, where nothing else is done; or "".
+        table_row: how many channels a row of these has.
+        compare: the micro-kernel that does so.
+        store: where the bits go then.
+    """
+
+    mr: int = 1
+    word: int = 0
+    tap: int = 0
+    joined: bool = False
+    x_row: int = 0
+    x_column: int = 0
+    tap_entries: int = 0
+    rows: tuple[int, int, int] = (0, 1, 1)
+    columns: tuple[int, int, int] = (0, 1, 1)
+    tabled: bool = False
+    outside: str = ""
+    limits: str = ""
+    table_row: int = 0
+    compare: str = ""
+    store: Store | None = None
+
+
+@dataclass(frozen=True)
 class WindowSumWork:
     """Sums of packed integers: always + inside * (taps inside) + factor * (bits that are 1).
 
@@ -358,6 +422,431 @@ class MoveWork:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Bits of a word of an operand, as they stand in a word of the result.
+
+    The word, compressed, shifted, masked and expanded, in this order.
+
+    Attributes:
+        operand: its number.
+        word: of the operand's pixel.
+        left, right: by how many bits it is shifted.
+        mask: what of it stays; 0 for all, where nothing else is left.
+        compressed: how often every second bit alone is taken, from bit `from_bit` on.
+        expanded: how often every bit is put in the place of two, the first then being `to_bit`.
+    """
+
+    operand: int
+    word: int
+    left: int = 0
+    right: int = 0
+    mask: int = 0
+    compressed: int = 0
+    from_bit: int = 0
+    expanded: int = 0
+    to_bit: int = 0
+
+
+@dataclass(frozen=True)
+class WordRun:
+    """`count` words of a result's pixel from `first` on: pieces, or-ed; 0 without any.
+
+    The pieces are those of the first word; each further one has those of the words behind them.
+    """
+
+    first: int
+    count: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class BitRun:
+    """`count` bits that move one by one, the i-th from first + step * i to to_first + to_step * i.
+
+    Attributes:
+        operand: its number.
+        count, first, step, to_first, to_step: see above; bits are counted in a pixel's words.
+    """
+
+    operand: int
+    count: int
+    first: int
+    step: int
+    to_first: int
+    to_step: int
+
+    @property
+    def end(self) -> int:
+        """A place here behind which there is no further bit."""
+        return self.to_first + self.to_step * self.count
+
+
+@dataclass(frozen=True)
+class BitList:
+    """Bits of an operand that move one by one by a table.
+
+    Attributes:
+        operand: its number.
+        places: the C name of where each of them is: there, and here in its word.
+        ends: the C name of where the list of each word here ends.
+    """
+
+    operand: int
+    places: str
+    ends: str
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """An operand of a gather of bits.
+
+    Attributes:
+        name: the parameter that points to it.
+        pixel: words of one pixel of one plane.
+        plane: words from one plane to the next; 0 where its one plane is all of the result's.
+    """
+
+    name: str
+    pixel: int
+    plane: int
+
+
+@dataclass(frozen=True)
+class GatherWork:
+    """Chosen channels and pixels of packed images.
+
+    Attributes:
+        operands: what is read.
+        word_bits, planes, pixel, plane: of the result, as in `Access`.
+        counts: of the loops i0, i1, ... over the result's pixels.
+        source, target: C expressions of the operands' pixel and of the result's.
+        words: all words of a pixel, in order.
+        bits, lists: what is or-ed into them.
+    """
+
+    operands: tuple[Gathered, ...]
+    word_bits: int
+    planes: int
+    pixel: int
+    plane: int
+    counts: tuple[int, ...]
+    source: str
+    target: str
+    words: tuple[WordRun, ...]
+    bits: tuple[BitRun, ...]
+    lists: tuple[BitList, ...]
+
+    @property
+    def expands(self) -> bool:
+        """Whether bits of any word are put apart or together."""
+        return any(piece.compressed or piece.expanded for run in self.words for piece in run.pieces)
+
+
+@dataclass(frozen=True)
+class SpreadColumn:
+    """A copy of planes for the taps of one column.
+
+    Attributes:
+        to: the word where it starts.
+        bit: of the image, where its first row starts.
+        value: a word of it, from one of all copies that start in this row; "" where it takes more.
+        column: of the taps.
+        masks: what a word keeps and what is set, for each until they repeat; "" is nothing.
+    """
+
+    to: int
+    bit: int
+    value: str
+    column: int
+    masks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class SpreadRows:
+    """The copies that start in one row, at bit `bit` of the image."""
+
+    bit: int
+    columns: tuple[SpreadColumn, ...]
+
+
+@dataclass(frozen=True)
+class SpreadWork:
+    """Planes copied for the taps of a window, see `bnncc.ir.taps.TapPlanes`.
+
+    Words of x and of the copies have 32 bits, and those in which they are computed `bits`.
+
+    Attributes:
+        form: "moved" where a copy is the plane moved by some bits; else "rows" where a word of the
+            image has its whole row, "halved" where that has every other column, "paired" where two
+            such rows of 32 bits make a word of 32 in the copy; else "single".
+        bits, load: see above, and the function that loads such a word from any bit.
+        planes: how many there are.
+        x_words, image: words of one in x, and those that hold pixels.
+        last, behind: the last word of the image, while it is copied, and the bits of it that do
+            not, to be set; "" if there are none.
+        guard, buffer: words in front of a plane, and all words, while it is copied.
+        outside: a word of what lies outside of the image.
+        groups: the copies.
+        keep, fill: the C names of the masks [columns of taps][words of a row], where form is
+            "single".
+        period: words of a row.
+        whole, tail, tail_words: of a copy's plane: words that are used as a whole, the bits used of
+            one more, "" if there is none, and how many words of 32 bits hold these.
+        used, copy_words: words of 32 bits that hold its bits, and all; those from `cleared` on are
+            cleared first.
+        half: words to the complement; 0 if there is none.
+        zeros: the word where a plane of zeros starts.
+        plane: words of one plane of the result.
+        rows, row_bits, stride, pitch: of a copy: its rows, bits of x from one to the next, and from
+            one column to the next, and bits from one of its rows to the next.
+        row_mask: those bits of a row that are in one word of 32.
+        by_bytes: whether planes may be written byte by byte.
+    """
+
+    form: str
+    bits: int
+    load: str
+    planes: int
+    x_words: int
+    image: int
+    behind: str
+    last: int
+    guard: int
+    buffer: int
+    outside: str
+    groups: tuple[SpreadRows, ...]
+    keep: str
+    fill: str
+    period: int
+    whole: int
+    tail: str
+    tail_words: int
+    used: int
+    cleared: int
+    copy_words: int
+    half: int
+    zeros: int
+    plane: int
+    rows: int
+    row_bits: int
+    stride: int
+    pitch: int
+    row_mask: str
+    by_bytes: bool
+
+
+@dataclass(frozen=True)
+class ClassSum:
+    """The function that sums a class: a width, a form of lists, and room for carries."""
+
+    program: str
+    bits: int
+    wide: int
+    unit: int
+    carries: int
+
+    @property
+    def function(self) -> str:
+        """Its C name."""
+        form = "_wide" * self.wide + (f"_by{self.unit}" if self.unit > 1 else "")
+        return f"{self.program}_class_sum_{self.bits}{form}"
+
+
+@dataclass(frozen=True)
+class SliceFunctions:
+    """Functions on bit slices that layers share, one a width."""
+
+    program: str
+    class_sums: tuple[ClassSum, ...] = ()
+    butterflies: tuple[int, ...] = ()
+    adds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call on numbers in slices; or, if `channel` >= 0, the number that decides that channel."""
+
+    text: str
+    channel: int = -1
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A parameter of a function that a layer calls: `name` points to elements of a C type."""
+
+    c_type: str
+    name: str
+
+
+@dataclass(frozen=True)
+class NumbersWork:
+    """Numbers made of sums in slices, with an epilogue: (base - factor * sum) / divisor.
+
+    Attributes:
+        type: the C type that holds base - factor * sum.
+        base: the C name of a row's base.
+        factor, divisor: see above.
+        planar: elements of a channel.
+        reads_pixel: whether anything depends on the pixel's number `p`.
+        pointers: to what the epilogue reads and writes; the rest of the layer's parameters, `same`,
+            point to one of them.
+        done: the C name of how many channels of each group earlier ones have done; "" for none.
+        kinds: of pixels; all but one add something to their numbers.
+        edges: the start of the C names of these, of the lanes where, and of where each slice's
+            start; "" if there is one kind.
+        gaps: the start of the C names of runs of elements that are no pixels, and of where each
+            slice's start; "" if there are none.
+        used: the C name of the bits that are pixels; "" if all are.
+    """
+
+    type: str
+    base: str
+    factor: int
+    divisor: int
+    planar: int
+    reads_pixel: bool
+    pointers: tuple[Pointer, ...]
+    same: tuple[str, ...]
+    done: str
+    kinds: int
+    edges: str
+    gaps: str
+    used: str
+
+
+_SLICES_OF_A_CLASS_SUM = 700
+"""More than gcc and clang keep where nothing is optimised: 486 slices of 8 bytes, 650 of 4."""
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """A layer's sums on bit slices, see `bnncc.ir.ops.shared_sums`.
+
+    Attributes:
+        k, classes, groups: channels in a group, its classes, how many groups there are.
+        blocks, slice_bytes, lanes: slices in a plane, bytes and bits of one.
+        width: bits of a channel's sum.
+        class_sum: the function for one class.
+        list_type, limit_type: C types of the elements of arrays.
+        steps: from classes to channels.
+        firsts: the C name of the first channel of each group; "" where that is group * k.
+        plane_words: words of a plane of the result.
+        masked: whether there are pixels of several kinds, or bits that are none.
+        kinds, planes, comparisons: of limits.
+        plane_stride: words from one of a channel's planes to the next.
+        numbers: how numbers are made of the sums; None where they are only compared with limits.
+    """
+
+    k: int
+    classes: int
+    groups: int
+    blocks: int
+    slice_bytes: int
+    lanes: int
+    width: int
+    class_sum: ClassSum
+    list_type: str
+    steps: tuple[Step, ...]
+    firsts: str
+    plane_words: int
+    limit_type: str = ""
+    masked: bool = False
+    kinds: int = 0
+    planes: int = 0
+    comparisons: int = 0
+    plane_stride: int = 0
+    numbers: NumbersWork | None = None
+
+    @property
+    def stack_bytes(self) -> int:
+        """A bound on its local arrays and, without optimisation, every slice of a class sum."""
+        sums = (self.classes + self.classes // 2) * self.width
+        return self.slice_bytes * (sums + _SLICES_OF_A_CLASS_SUM) + 16 * self.lanes
+
+
+@dataclass(frozen=True)
+class PixelsWork:
+    """Words of channels into planes of pixels, or back.
+
+    Attributes:
+        to_planes: which of the two.
+        channels, height, width: of the image.
+        planes: bitplanes of an element.
+        pitch, plane_words: of the planes of pixels.
+        word_bits, words: of the packed channels: of a word, and words of one pixel.
+    """
+
+    to_planes: bool
+    channels: int
+    height: int
+    width: int
+    planes: int
+    pitch: int
+    plane_words: int
+    word_bits: int
+    words: int
+
+
+@dataclass(frozen=True)
+class PoolPlanesWork:
+    """Planes pooled, of copies for the taps of a window.
+
+    Attributes:
+        planes, channels: how many there are.
+        copy_words, plane: words of a plane of a copy, and of the result.
+        words, tail: of these, those in use, and the used bits of the last; "" if all are.
+        offsets: the byte at which each tap's first plane starts.
+        falls: the C name of which channels take the smallest; "" if none does.
+    """
+
+    planes: int
+    channels: int
+    copy_words: int
+    plane: int
+    words: int
+    tail: str
+    offsets: tuple[int, ...]
+    falls: str
+
+
+@dataclass(frozen=True)
+class PlanarWork:
+    """Numbers of pixels side by side made of others, or the other way around.
+
+    Attributes:
+        to_planar: which of the two.
+        channels, height, width: of the image.
+        pitch, elements: from one planar row to the next, and of a channel.
+        channel, pixel: from one to the next in the other layout.
+    """
+
+    to_planar: bool
+    channels: int
+    height: int
+    width: int
+    pitch: int
+    elements: int
+    channel: int
+    pixel: int
+
+
+Work = (
+    LinearWork
+    | WindowSumWork
+    | PoolWork
+    | InterpolateWork
+    | MoveWork
+    | GatherWork
+    | SpreadWork
+    | SharedWork
+    | PixelsWork
+    | PlanarWork
+    | PoolPlanesWork
+)
+"""What a template may need to know of what it prints."""
+
+
+@dataclass(frozen=True)
 class Layer:
     """One loop nest: a static function and its call.
 
@@ -385,7 +874,7 @@ class Layer:
     constants: tuple[Constant, ...] = ()
     channels: int = 0
     nest: Nest = Nest()
-    work: LinearWork | WindowSumWork | PoolWork | InterpolateWork | MoveWork | None = None
+    work: Work | None = None
     finish: Finish | None = None
     call: str = ""
     binary_macs: int = 0
@@ -404,6 +893,9 @@ class Port:
     tensor: str
 
 
+_STACK_BYTES = 2048
+
+
 @dataclass(frozen=True)
 class Program:
     """A whole model.
@@ -414,7 +906,9 @@ class Program:
         inputs, outputs: its ports.
         layers: in the order they run.
         arena_bytes, arena_lower_bound: see MemoryPlan.
-        runtime: the text of the runtime headers it needs, amalgamated.
+        headers: the runtime's headers that it needs.
+        runtime: their text, amalgamated.
+        slices: functions that layers share.
     """
 
     name: str
@@ -425,12 +919,20 @@ class Program:
     layers: tuple[Layer, ...]
     arena_bytes: int
     arena_lower_bound: int
+    headers: tuple[str, ...]
     runtime: str
+    slices: SliceFunctions
 
     @property
     def arena_words(self) -> int:
         """The arena's size in 64-bit words; at least 1, since C has no empty array."""
         return max(1, self.arena_bytes // 8)
+
+    @property
+    def stack_bytes(self) -> int:
+        """A bound on the stack of a call; most layers keep a few sums."""
+        shared = (layer.work for layer in self.layers if isinstance(layer.work, SharedWork))
+        return _STACK_BYTES + max((work.stack_bytes for work in shared), default=0)
 
     @property
     def results(self) -> tuple[Buffer, ...]:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from bnncc.ir.types import Array, ChannelsLast, Dense, Element, PackedChannels, TensorType
+from bnncc.ir.types import (
+    Array,
+    ChannelsLast,
+    Dense,
+    Element,
+    PackedChannels,
+    PixelPlanes,
+    Planar,
+    TensorType,
+)
 
 __all__ = [
     "decode",
     "encode",
+    "from_planar",
     "from_planes",
     "pack_bits",
+    "pack_pixels",
     "pack_planes",
     "plane_count",
+    "to_planar",
     "to_planes",
     "unpack_bits",
+    "unpack_pixels",
     "unpack_planes",
 ]
 
@@ -86,6 +101,41 @@ def unpack_planes(words: Array, layout: PackedChannels, channels: int) -> Array:
     return np.moveaxis(bits.reshape(*words.shape[:-1], channels), -1, 2)
 
 
+def pack_pixels(planes: Array, layout: PixelPlanes) -> Array:
+    """Return bool planes [N, planes, C, *S] as words [N, planes, C, words] of 32 bits."""
+    rows = planes.reshape(*planes.shape[:3], *(1,) * (5 - planes.ndim), *planes.shape[3:])
+    height, width = rows.shape[3:]
+    bits = layout.words(height) * 32
+    wide = np.pad(rows, [(0, 0)] * 4 + [(0, layout.pitch - width)])
+    flat = wide.reshape(*wide.shape[:3], -1)
+    return pack_bits(np.pad(flat, [(0, 0)] * 3 + [(0, bits - flat.shape[-1])]), 32)
+
+
+def unpack_pixels(words: Array, layout: PixelPlanes, sizes: Sequence[int]) -> Array:
+    """Return planes 0/1 [N, planes, C, *sizes] from words; the inverse of `pack_pixels`."""
+    height, width = (*(1,) * (2 - len(sizes)), *sizes)
+    bits = unpack_bits(words, height * layout.pitch)
+    rows = bits.reshape(*words.shape[:3], height, layout.pitch)[..., :width]
+    return np.ascontiguousarray(rows).reshape(*words.shape[:3], *sizes)
+
+
+def to_planar(logical: Array, layout: Planar) -> Array:
+    """Return numbers [N, C, *S] as they are stored, [N, C, elements]."""
+    rows = logical.reshape(*logical.shape[:2], *(1,) * (4 - logical.ndim), *logical.shape[2:])
+    height, width = rows.shape[2:]
+    wide = np.pad(rows, [(0, 0)] * 3 + [(0, layout.pitch - width)])
+    flat = wide.reshape(*wide.shape[:2], -1)
+    unused = layout.elements(height) - flat.shape[-1]
+    return np.ascontiguousarray(np.pad(flat, [(0, 0)] * 2 + [(0, unused)]))
+
+
+def from_planar(stored: Array, layout: Planar, sizes: Sequence[int]) -> Array:
+    """Return numbers [N, C, *sizes]; the inverse of `to_planar`."""
+    height, width = (*(1,) * (2 - len(sizes)), *sizes)
+    rows = stored[..., : height * layout.pitch].reshape(*stored.shape[:2], height, layout.pitch)
+    return np.ascontiguousarray(rows[..., :width]).reshape(*stored.shape[:2], *sizes)
+
+
 def encode(logical: Array, kind: TensorType) -> Array:
     """Return the array that stores `logical` (any batch on axis 0) in the type's layout."""
     match kind.layout:
@@ -96,6 +146,10 @@ def encode(logical: Array, kind: TensorType) -> Array:
             return np.ascontiguousarray(last, dtype=kind.element.dtype)
         case PackedChannels() as layout:
             return pack_planes(to_planes(logical, kind.element), layout)
+        case PixelPlanes() as layout:
+            return pack_pixels(to_planes(logical, kind.element), layout)
+        case Planar() as layout:
+            return to_planar(logical.astype(kind.element.dtype, copy=False), layout)
 
 
 def decode(stored: Array, kind: TensorType) -> Array:
@@ -107,3 +161,7 @@ def decode(stored: Array, kind: TensorType) -> Array:
             return np.ascontiguousarray(np.moveaxis(stored, -1, 1))
         case PackedChannels() as layout:
             return from_planes(unpack_planes(stored, layout, kind.shape[1]), kind.element)
+        case PixelPlanes() as layout:
+            return from_planes(unpack_pixels(stored, layout, kind.shape[2:]), kind.element)
+        case Planar() as layout:
+            return from_planar(stored, layout, kind.shape[2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = [
     "Interval",
     "Layout",
     "PackedChannels",
+    "PixelPlanes",
+    "Planar",
     "Stage",
     "TensorType",
     "real_layout",
@@ -46,6 +49,7 @@ class Element(enum.Enum):
     I64 = "i64"
     I32 = "i32"
     I16 = "i16"
+    I8 = "i8"
     U8 = "u8"
     U1 = "u1"
     U2 = "u2"
@@ -58,6 +62,7 @@ class Element(enum.Enum):
     BIPOLAR = "bipolar"
     TERNARY = "ternary"
     WORD8 = "word8"
+    WORD16 = "word16"
     WORD32 = "word32"
     WORD64 = "word64"
 
@@ -88,6 +93,7 @@ _DTYPES: dict[Element, str] = {
     Element.I64: "int64",
     Element.I32: "int32",
     Element.I16: "int16",
+    Element.I8: "int8",
     Element.U8: "uint8",
     Element.U1: "uint8",
     Element.U2: "uint8",
@@ -100,6 +106,7 @@ _DTYPES: dict[Element, str] = {
     Element.BIPOLAR: "int8",
     Element.TERNARY: "int8",
     Element.WORD8: "uint8",
+    Element.WORD16: "uint16",
     Element.WORD32: "uint32",
     Element.WORD64: "uint64",
 }
@@ -161,7 +168,49 @@ class PackedChannels:
         return self.groups * -(-channels // self.groups // self.word_bits)
 
 
-Layout = Dense | ChannelsLast | PackedChannels
+@dataclass(frozen=True)
+class PixelPlanes:
+    """Bitplanes of pixels, kernel family B: a bit of one channel at all pixels lies together.
+
+    A logical [N, C, *S] tensor of at most two spatial axes is stored as words [N, planes, C, words]
+    of 32 bits: pixel x of row y is bit y * pitch + x of its plane, least significant bit first.
+    Planes are as in `PackedChannels`. Unused bits are 0, and every plane is filled up to whole
+    slices of `lanes` bits.
+    """
+
+    pitch: int
+    lanes: int
+    planes: int = 1
+
+    def __str__(self) -> str:
+        return f"pixels{self.pitch}x{self.planes}"
+
+    def words(self, rows: int) -> int:
+        """Return how many words of 32 bits one plane of `rows` rows takes."""
+        return -(-rows * self.pitch // self.lanes) * self.lanes // 32
+
+
+@dataclass(frozen=True)
+class Planar:
+    """Numbers where `PixelPlanes` has bits: those of one channel at all pixels lie together.
+
+    A logical [N, C, *S] tensor of at most two spatial axes is stored as [N, C, elements]: pixel x
+    of row y is element y * pitch + x of its channel. Unused elements are 0, and every channel is
+    filled up to whole slices of `lanes` elements.
+    """
+
+    pitch: int
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"planar{self.pitch}"
+
+    def elements(self, rows: int) -> int:
+        """Return how many elements a channel of `rows` rows takes."""
+        return 32 * PixelPlanes(self.pitch, self.lanes).words(rows)
+
+
+Layout = Dense | ChannelsLast | PackedChannels | PixelPlanes | Planar
 
 
 def real_layout(shape: tuple[int, ...]) -> Layout:
@@ -227,12 +276,25 @@ def storage_shape(kind: TensorType) -> tuple[int, ...]:
         case PackedChannels() as layout:
             batch, channels, *sizes = kind.shape
             return (batch, layout.planes, *sizes, layout.words(channels))
+        case PixelPlanes() as layout:
+            batch, channels, *sizes = kind.shape
+            return (batch, layout.planes, channels, layout.words(_rows(sizes)))
+        case Planar() as layout:
+            batch, channels, *sizes = kind.shape
+            return (batch, channels, layout.elements(_rows(sizes)))
+
+
+def _rows(sizes: Sequence[int]) -> int:
+    """Return the rows of an image of at most two axes."""
+    return sizes[0] if len(sizes) == 2 else 1
 
 
 def storage_dtype(kind: TensorType) -> np.dtype[Any]:
     """Return the numpy type of the array that stores a tensor of this type."""
     match kind.layout:
-        case Dense() | ChannelsLast():
+        case Dense() | ChannelsLast() | Planar():
             return kind.element.dtype
         case PackedChannels() as layout:
             return np.dtype(f"uint{layout.word_bits}")
+        case PixelPlanes():
+            return np.dtype("uint32")

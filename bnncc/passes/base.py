@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bnncc.certificate import Assumption, LayerCertificate
@@ -12,7 +12,7 @@ from bnncc.ir.order import Order
 from bnncc.ir.types import Stage
 from bnncc.targets import Target
 
-__all__ = ["Context", "Exactness", "Outcome", "Pass", "Refusal", "SignZero"]
+__all__ = ["Context", "Exactness", "Family", "Outcome", "Pass", "Refusal", "SignZero"]
 
 
 class SignZero(enum.Enum):
@@ -37,12 +37,32 @@ class Exactness(enum.Enum):
     """Equal except where the pass states an assumption (sign(0))."""
 
 
+class Family(enum.Enum):
+    """Which kernels compute a layer's sums of bits."""
+
+    DENSE = "dense"
+    """XNOR and popcount on words of channels."""
+    SHARED = "shared"
+    """Bit slices of pixels, with sums shared between output channels."""
+
+
 @dataclass(frozen=True)
 class Context:
-    """What the user asked for, as far as passes care."""
+    """What the user asked for, as far as passes care.
+
+    Attributes:
+        target, sign_zero: see there.
+        families: the kernel family of layers, by one of their source nodes; "*" stands for all.
+    """
 
     target: Target
     sign_zero: SignZero = SignZero.AUTO
+    families: Mapping[str, Family] = field(default_factory=dict)
+
+    def shares(self, origin: Sequence[str]) -> bool:
+        """Whether a layer of these source nodes is to take kernels of family B."""
+        asked = [self.families[name] for name in (*origin, "*") if name in self.families]
+        return bool(asked) and asked[0] is Family.SHARED
 
 
 @dataclass(frozen=True)

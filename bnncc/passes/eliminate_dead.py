@@ -9,10 +9,15 @@ from bnncc.ir.graph import Graph, Rewrite
 from bnncc.ir.types import Stage
 from bnncc.passes.base import Context, Outcome, Pass
 
-__all__ = ["ELIMINATE_DEAD"]
+__all__ = ["ELIMINATE_DEAD", "without_dead"]
 
 
 def _apply(graph: Graph, _: Context) -> Outcome:
+    return Outcome(without_dead(graph))
+
+
+def without_dead(graph: Graph) -> Graph:
+    """Return the graph without nodes that nobody needs; itself if there are none."""
     rewrite = Rewrite(graph)
     needed = set(graph.outputs)
     for node in reversed(graph.nodes):
@@ -20,7 +25,7 @@ def _apply(graph: Graph, _: Context) -> Outcome:
             needed.update(node.inputs)
         else:
             rewrite.replace(node, ())
-    return Outcome(rewrite.finish())
+    return rewrite.finish()
 
 
 ELIMINATE_DEAD = Pass("eliminate_dead", _apply, requires=Stage.BINARY)

@@ -12,15 +12,17 @@ import numpy as np
 
 from bnncc.errors import printable
 from bnncc.ir.graph import Graph, Node
+from bnncc.ir.ops.elementwise import Elementwise
 from bnncc.ir.ops.kernels import Linear, RealConv, SignSum, XnorConv
 from bnncc.ir.ops.linear import Conv
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Movement
+from bnncc.ir.ops.shared_sums import ClassSums, SharedConv, SharedSums, Spread
 from bnncc.ir.types import Element, PackedChannels, TensorType
 from bnncc.ir.window import Axis
 from bnncc.pipeline import Lowered
 
-__all__ = ["Arithmetic", "LayerReport", "layer_reports"]
+__all__ = ["Arithmetic", "LayerReport", "layer_reports", "matched_layers", "titles"]
 
 
 class Arithmetic(str, enum.Enum):
@@ -34,7 +36,12 @@ class Arithmetic(str, enum.Enum):
     """A multiplication and an addition in float32."""
 
 
-_STORED = {Element.BIPOLAR: "bits", Element.TERNARY: "levels", Element.I32: "integers"}
+_STORED = {
+    Element.BIPOLAR: "bits",
+    Element.TERNARY: "levels",
+    Element.I32: "integers",
+    **{element: "codes" for element in Element if element.code_bits},
+}
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,14 @@ class LayerReport:
         weights: "binary" or "real".
         levels: how many values an output channel's weights have, at most, up to rounding, in the
             first block of channels; 1 for sums of x itself, such as a box filter.
-        activations: what it reads: "bipolar", "ternary", "u8" or "f32".
+        activations: what it reads: "bipolar", "ternary", "u1" to "u4", "u8" or "f32".
         arithmetic: what its multiply-accumulates are.
         reason: why they are not on bits, "" if they are.
-        kernel: the micro-kernel.
-        macs_per_word: of bits, how many one XNOR and popcount of a word does; 0 otherwise.
-        stores: what its epilogue stores: "reals", "integers", "bits", "levels" (-1, 0, +1).
+        kernel: the micro-kernel, or how sums are shared between channels.
+        macs_per_word: of bits, how many one XNOR and popcount of a word does, or how many pixels
+            a word of a plane holds; 0 otherwise.
+        stores: what its epilogue stores: "reals", "integers", "bits", "levels" (-1, 0, +1),
+            "codes" (of up to 4 bits).
         shortcuts: how many other tensors its epilogue reads.
         source_bytes, packed_bytes: of its weights, before and after.
     """
@@ -84,29 +93,47 @@ class LayerReport:
     @property
     def title(self) -> str:
         """The layer in the user's own words: the module that holds its weights, or its node."""
-        module, _, _ = self.parameter.rpartition(".")
-        return module or self.name
+        return _title(self.parameter, self.name)
 
 
 def layer_reports(
     source: Graph, lowered: Lowered, parameters: Mapping[str, str]
 ) -> tuple[LayerReport, ...]:
     """Return a row for each linear layer of the source that is still there, in order."""
-    uses = Counter(node.origin[0] for node in source.nodes if isinstance(node.op, Conv))
-    own = {name: parameter for name, parameter in parameters.items() if uses[name] == 1}
+    own = _own_parameters(source, parameters)
     return tuple(
         _layer(source, lowered, node, kernel, own.get(node.origin[0], ""))
-        for node, kernel in _matched(source, lowered.graph)
+        for node, kernel in matched_layers(source, lowered.graph)
     )
 
 
-def _matched(source: Graph, packed: Graph) -> Iterator[tuple[Node, Node]]:
+def titles(source: Graph, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return what the user calls each linear layer of the source, by the tensor of its sums."""
+    own = _own_parameters(source, parameters)
+    return {
+        node.output: _title(printable(own.get(node.origin[0], "")), printable(node.origin[0]))
+        for node in source.nodes
+        if isinstance(node.op, Conv)
+    }
+
+
+def _title(parameter: str, node: str) -> str:
+    return parameter.rpartition(".")[0] or node
+
+
+def _own_parameters(source: Graph, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of nodes that have a name of their own."""
+    uses = Counter(node.origin[0] for node in source.nodes if isinstance(node.op, Conv))
+    return {name: parameter for name, parameter in parameters.items() if uses[name] == 1}
+
+
+def matched_layers(source: Graph, packed: Graph) -> Iterator[tuple[Node, Node]]:
     """Yield each linear node of the source with its kernel; some of them nobody needed.
 
     A kernel's origin starts with its layer's own, and goes on with what was fused with it: never
     another layer. Names need not be unique, though; layers that share one keep their order.
     """
-    kernels = [node for node in packed.nodes if isinstance(node.op, Linear)]
+    kernels = [node for node in packed.nodes if isinstance(node.op, Linear | ClassSums)]
     for node in source.nodes:
         if isinstance(node.op, Conv):
             found = next((kernel for kernel in kernels if _computes(source, kernel, node)), None)
@@ -117,53 +144,77 @@ def _matched(source: Graph, packed: Graph) -> Iterator[tuple[Node, Node]]:
 
 def _computes(source: Graph, kernel: Node, node: Node) -> bool:
     """Whether a kernel has a layer's name and size; a dense layer's window may be a whole image."""
-    assert isinstance(kernel.op, Linear)  # the caller asked
+    assert isinstance(kernel.op, Linear | ClassSums)  # the caller asked
     channels, *rest = source.types[node.inputs[1]].shape
     return (
         kernel.origin[: len(node.origin)] == node.origin
         and kernel.op.channels == channels
-        and kernel.op.depth * kernel.op.window.taps == math.prod(rest)
+        and _reduction(kernel.op) == math.prod(rest)
     )
+
+
+def _reduction(op: Linear | ClassSums) -> int:
+    """Return K, the reduction length."""
+    return op.depth if isinstance(op, ClassSums) else op.depth * op.window.taps
 
 
 def _layer(
     source: Graph, lowered: Lowered, node: Node, kernel: Node, parameter: str
 ) -> LayerReport:
-    op, types = kernel.op, lowered.graph.types
-    assert isinstance(op, Linear)  # _matched asked
-    x, result = types[kernel.inputs[0]], types[kernel.outputs[0]]
+    op, graph = kernel.op, lowered.graph
+    assert isinstance(op, Linear | SharedSums | SharedConv)  # matched_layers asked
+    assert isinstance(node.op, Conv)  # likewise
+    x, result = graph.types[_read(graph, kernel)], graph.types[kernel.outputs[0]]
     weights = source.types[node.inputs[1]]
-    k = op.depth * op.window.taps
-    tables = [kernel.inputs[1]]
-    if isinstance(op, XnorConv) and op.zeros:
-        tables.append(kernel.inputs[op.own_operands - 1])
-    stored = [_STORED.get(store.to, "reals") for store in op.epilogue.stores]
+    k = _reduction(op)
+    on_bits = isinstance(op, XnorConv | ClassSums)
+    made = [graph.types[name].element for name in kernel.outputs]
+    stored = [_STORED.get(element, "reals") for element in made]
     return LayerReport(
         name=printable(node.origin[0]),
         parameter=printable(parameter),
         shape=_shape_text(source, node),
         k=k,
         channels=op.channels,
-        groups=op.groups,
+        groups=node.op.groups,
         pixels=result.size // op.channels,
         macs=result.size * k,
         weights="real" if isinstance(op, RealConv) else "binary",
-        levels=_levels(lowered.graph, kernel, op),
+        levels=_levels(graph, kernel, op),
         activations=x.element.value,
         arithmetic=_arithmetic(op),
-        reason="" if isinstance(op, XnorConv) else _reason(source, lowered, node, op),
-        kernel=op.kernel,
+        reason="" if on_bits else _reason(source, lowered, node, op),
+        kernel=_kernel_name(op),
         macs_per_word=_macs_per_word(op, x),
         stores=tuple(dict.fromkeys(stored)),
-        shortcuts=op.epilogue.variables,
+        shortcuts=0 if isinstance(op, SharedSums) else op.epilogue.variables,
         source_bytes=weights.nbytes,
-        packed_bytes=sum(types[name].nbytes for name in tables),
+        packed_bytes=sum(graph.types[name].nbytes for name in _weight_tables(kernel, op)),
     )
 
 
-def _arithmetic(op: Linear) -> Arithmetic:
+def _read(graph: Graph, kernel: Node) -> str:
+    """Return the tensor that a layer reads, before copies of it are made for its taps."""
+    maker = graph.producers.get(kernel.inputs[0])
+    return maker.inputs[0] if maker and isinstance(maker.op, Spread) else kernel.inputs[0]
+
+
+def _weight_tables(kernel: Node, op: Linear | ClassSums) -> tuple[str, ...]:
+    """Return the constants that hold a layer's weights."""
+    if isinstance(op, ClassSums):
+        return kernel.inputs[1:3]
+    if isinstance(op, XnorConv) and op.zeros:
+        return (kernel.inputs[1], kernel.inputs[op.own_operands - 1])
+    return (kernel.inputs[1],)
+
+
+def _kernel_name(op: Linear | ClassSums) -> str:
+    return f"shared sums of {op.k}, {op.slices}" if isinstance(op, ClassSums) else op.kernel
+
+
+def _arithmetic(op: Linear | ClassSums) -> Arithmetic:
     match op:
-        case XnorConv():
+        case XnorConv() | ClassSums():
             return Arithmetic.BITS
         case SignSum():
             return Arithmetic.SIGNS
@@ -171,8 +222,10 @@ def _arithmetic(op: Linear) -> Arithmetic:
             return Arithmetic.REALS
 
 
-def _levels(packed: Graph, kernel: Node, op: Linear) -> int:
+def _levels(packed: Graph, kernel: Node, op: Linear | ClassSums) -> int:
     """Return the most values of a channel in the first block, within 2^-16 of its largest."""
+    if isinstance(op, ClassSums):
+        return 2
     if isinstance(op, XnorConv):
         return 3 if op.zeros else sum(op.parts) + 1
     weights = packed.constants[kernel.inputs[1]]
@@ -185,11 +238,13 @@ def _levels(packed: Graph, kernel: Node, op: Linear) -> int:
     return max(np.unique(lane).size for lane in steps.T)
 
 
-def _macs_per_word(op: Linear, x: TensorType) -> float:
+def _macs_per_word(op: Linear | ClassSums, x: TensorType) -> float:
     """Return how many products one word holds, all planes taken together.
 
     Channels of several groups lie side by side only where groups fill whole words.
     """
+    if isinstance(op, ClassSums):
+        return math.prod(op.taps.outputs) / op.taps.plane
     if not isinstance(x.layout, PackedChannels):
         return 0.0
     words = -(-op.depth // x.layout.word_bits)
@@ -197,7 +252,7 @@ def _macs_per_word(op: Linear, x: TensorType) -> float:
     return op.depth / (words * x.layout.planes * parts)
 
 
-def _reason(source: Graph, lowered: Lowered, node: Node, op: Linear) -> str:
+def _reason(source: Graph, lowered: Lowered, node: Node, op: Linear | ClassSums) -> str:
     """Return why a layer's sums are not sums of bits."""
     refusals = [refusal for refusal in lowered.refusals if refusal.origin == node.origin]
     refusals.sort(key=lambda refusal: refusal.node != node.name)  # passes may rename nodes
@@ -206,9 +261,23 @@ def _reason(source: Graph, lowered: Lowered, node: Node, op: Linear) -> str:
     if isinstance(op, RealConv):
         return "its weights are real"
     makers = _makers(source, node.inputs[0])
+    if _comes_of_signed_bytes(source, node.inputs[0]):
+        return "its input is int8, summed as numbers; uint8 would run on bitplanes"
     if not makers or isinstance(makers[0].op, Movement | MaxPool):
         return "its input is the model's own, in float; --input uint8:SCALE,OFFSET takes bytes"
     return f"its input is real, made by {', '.join(maker.op.name for maker in makers)}"
+
+
+def _comes_of_signed_bytes(source: Graph, name: str) -> bool:
+    """Whether a tensor is an int8 input of the model, decoded and moved at the most."""
+    node = source.producers.get(name)
+    while node is not None and isinstance(node.op, Elementwise | Movement | MaxPool):
+        variables = source.variables(node)
+        if len(variables) != 1:
+            return False
+        name = variables[0]
+        node = source.producers.get(name)
+    return source.types[name].element is Element.I8
 
 
 def _makers(source: Graph, name: str) -> list[Node]:

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from bnncc.backend.program import Program
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.interpolate import Interpolate
-from bnncc.ir.ops.kernels import Linear, Map, Move, PackPlanes, Pool, PoolBits, SumUnderWindow
+from bnncc.ir.ops.kernels import (
+    GatherBits,
+    Linear,
+    Map,
+    Move,
+    PackPlanes,
+    Pool,
+    PoolBits,
+    SumUnderWindow,
+)
 from bnncc.ir.ops.pool import AveragePool, MaxPool
+from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, Spread
 from bnncc.ir.types import TensorType
 
 __all__ = ["OtherWork", "other_work"]
@@ -20,8 +30,8 @@ class OtherWork:
     """All passes of one kind over stored tensors.
 
     Attributes:
-        kind: "elementwise", "move", "pool", "pool of bits", "sum of bits", "bitplanes", or the
-            operation's name.
+        kind: "elementwise", "move", "pool", "pool of bits", "sum of bits", "bitplanes", "copies
+            for taps", or the operation's name.
         count: of such passes.
         elements: that they visit a sample: those under a pool's windows, those that others write.
     """
@@ -41,7 +51,7 @@ def other_work(packed: Graph, program: Program) -> tuple[OtherWork, ...]:
     total: dict[str, OtherWork] = {}
     for buffer in (layer.outputs[0].buffer for layer in program.layers):
         node = packed.producers[buffer.tensor]
-        if isinstance(node.op, Linear):
+        if isinstance(node.op, Linear | ClassSums):
             continue
         kind = _kind(node)
         so_far = total.get(kind, OtherWork(kind, 0, 0))
@@ -58,12 +68,16 @@ def _kind(node: Node) -> str:
             return "move"
         case Pool():
             return "pool"
-        case PoolBits():
+        case PoolBits() | PoolPlanes():
             return "pool of bits"
+        case GatherBits():
+            return "gather of bits"
         case SumUnderWindow():
             return "sum of bits"
         case PackPlanes():
             return "bitplanes"
+        case Spread():
+            return "copies for taps"
         case op:
             return op.name.lower()
 
@@ -76,6 +90,10 @@ def _visited(x: TensorType, result: TensorType, node: Node) -> int:
             return math.prod((*result.shape, *(2 for _ in axes)))
         case SumUnderWindow(op=op):
             return result.size * x.shape[1] // op.groups * op.window.taps
+        case PoolPlanes(taps=taps):
+            return result.size * taps.window.taps
+        case Spread(taps=taps):
+            return x.size * len(taps.copies) * (1 + taps.inverted)
         case PoolBits(window=window):
             return result.size * window.taps
         case _:

@@ -14,9 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bnncc import resources
 from bnncc.backend.amalgamate import amalgamate
-from bnncc.backend.program import LinearWork, MoveWork
+from bnncc.backend.program import GatherWork, LinearWork, MoveWork
 from bnncc.ir import interpret
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
@@ -50,6 +49,7 @@ from tests.passes.convolutions import (
     moved_bits,
     residual,
 )
+from tests.passes.gathers import gathers
 
 BIPOLAR, TERNARY, F32 = Element.BIPOLAR, Element.TERNARY, Element.F32
 U1, U2, U8 = Element.U1, Element.U2, Element.U8
@@ -66,10 +66,12 @@ OPERANDS: list[Operand] = [
 ]
 
 
-def _convolved(name: str, place: str, operand: Operand, ending: str) -> Graph:
+def convolved(
+    name: str, place: tuple[Window, tuple[int, ...]], operand: Operand, ending: str
+) -> Graph:
     """Return one binary layer that ends in numbers, in bits, in limits, or in all of it."""
     channels, out, groups = CONVOLUTIONS[name]
-    window, sizes = PLACES[place]
+    window, sizes = place
     element, pad, zeros = operand
     s = Sketch(element=U8 if element is U8 else F32, shape=(1, channels, *sizes))
     x = "x" if element in (U8, F32) else bits_of(s, "x", "s", element, channels)
@@ -106,7 +108,7 @@ def _sweep() -> Iterator[tuple[str, Graph]]:
     for name, place, operand in cases:
         ending = next(endings)
         what = f"{name}, {place}, {operand[0].value} pad {operand[1]} zeros {operand[2]}"
-        yield f"{what}, {ending}", _convolved(name, place, operand, ending)
+        yield f"{what}, {ending}", convolved(name, PLACES[place], operand, ending)
 
 
 def _window_sums() -> Iterator[tuple[str, Graph]]:
@@ -249,6 +251,7 @@ def _interfaces() -> Iterator[tuple[str, Graph]]:
 def graphs() -> dict[str, Graph]:
     """Return every graph of this file, by what it is."""
     found = [*_sweep(), *_window_sums(), *_pools(), *_movements(), *_constants(), *_interfaces()]
+    found += gathers()
     found += [
         (f"real, {name}, {place}", _real(name, place))
         for name, place in zip(itertools.cycle(CONVOLUTIONS), [*PLACES, *PLACES], strict=False)
@@ -279,19 +282,19 @@ def test_every_layer_stores_what_the_interpreter_stores(
     tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, target: str
 ) -> None:
     monkeypatch.setenv("CFLAGS", "-O1")
-    built = _built(programs(target), tool(compiler), tmp_path)
+    compiled = built(programs(target), tool(compiler), tmp_path)
     wrong = []
     for what, e in programs(target).items():
         feeds = {n: image(e.graph.types[n].element, e.graph.types[n].shape) for n in e.graph.inputs}
         expected = interpret.run_stored(e.graph, feeds)
-        outputs, stored = built[what].traced(*feeds.values())
+        outputs, stored = compiled[what].traced(*feeds.values())
         pairs = list(zip([buffer.tensor for buffer in e.program.results], stored, strict=True))
         pairs += zip(e.graph.outputs, outputs, strict=True)
-        wrong += [f"{what}: {name}" for name, have in pairs if not _same(have, expected[name])]
+        wrong += [f"{what}: {name}" for name, have in pairs if not same(have, expected[name])]
     assert wrong == []
 
 
-def _built(models: dict[str, Emitted], compiler: str, folder: Path) -> dict[str, CompiledModel]:
+def built(models: dict[str, Emitted], compiler: str, folder: Path) -> dict[str, CompiledModel]:
     """Return programs as callables."""
     target = target_named("generic")
     artifacts = [
@@ -302,7 +305,7 @@ def _built(models: dict[str, Emitted], compiler: str, folder: Path) -> dict[str,
     return {what: CompiledModel(e.program, library) for what, e in models.items()}
 
 
-def _same(have: Array, want: Array) -> bool:
+def same(have: Array, want: Array) -> bool:
     """Whether two arrays are the same to the last bit; one NaN is as good as another."""
     have = have.reshape(want.shape)
     if have.dtype != want.dtype:
@@ -337,9 +340,7 @@ def test_no_warning_from_a_cross_compiler(tool, tmp_path: Path, target: str) -> 
 
 def _together(models: dict[str, Emitted], folder: Path) -> Path:
     """Write all models into one C file, behind one runtime."""
-    root = resources.runtime_dir()
-    headers = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.h"))
-    texts = [amalgamate(headers)]
+    texts = [amalgamate(dict.fromkeys(h for e in models.values() for h in e.program.headers))]
     for e in models.values():
         write(e, folder)
         assert e.source.count(e.program.runtime) == 1
@@ -382,4 +383,32 @@ def test_every_form_of_a_movement_is_there() -> None:
     moves = [layer.work for layer in layers if isinstance(layer.work, MoveWork)]
     kinds = {(p.read.kind, w.write.kind, w.write.planes) for w in moves for p in w.parts}
     assert {("numbers", "numbers", 0), ("bits", "numbers", 0), ("bits", "bits", 1)} <= kinds
-    assert {("bits", "bits", 2), ("bits", "bits", 8)} <= kinds
+    assert ("bits", "bits", 2) in kinds
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_form_of_a_gather_is_there(target: str) -> None:
+    layers = [layer for e in programs(target).values() for layer in e.program.layers]
+    works = [layer.work for layer in layers if isinstance(layer.work, GatherWork)]
+    assert {1, 2, 8} == {w.planes for w in works}
+    for planes in (1, 2):
+        some = [w for w in works if w.planes == planes]
+        pieces = {
+            ("shifted" if p.left or p.right else "as it is", p.mask > 0, run.count > 1)
+            for w in some
+            for run in w.words
+            for p in run.pieces
+        }
+        shifts = itertools.product(("shifted", "as it is"), (False, True))
+        assert {(shift, mask, False) for shift, mask in shifts} <= pieces
+        assert {("shifted", False, True), ("as it is", False, True)} <= pieces
+        assert any(w.bits for w in some)
+        assert any(w.lists for w in some)
+        assert {len(w.counts) for w in some} == {1, 2}
+    apart = {
+        (p.compressed, p.expanded, p.mask > 0) for w in works for run in w.words for p in run.pieces
+    }
+    assert {(0, 1, False), (0, 1, True), (0, 2, False), (0, 3, False)} <= apart
+    assert {(1, 0, False), (1, 0, True), (2, 0, False), (3, 0, False)} <= apart
+    # One plane of signs serves both of the result.
+    assert any(a.plane == 0 for w in works if w.planes == 2 for a in w.operands)

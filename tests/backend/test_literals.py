@@ -27,12 +27,16 @@ C_TYPES = {
 DIALECTS = {"c": "c99", "c++": "c++17"}
 
 # As in bnn_real.h, which every model has in it.
-_INFINITY = "#include <stdint.h>\n#define BNN_INFINITY __builtin_inff()\n"
+_SPECIAL = (
+    "#include <stdint.h>\n"
+    "#define BNN_INFINITY __builtin_inff()\n"
+    '#define BNN_NAN __builtin_nanf("")\n'
+)
 
 
 def read_back(compiler: str, folder: Path, arrays: dict[str, Array], language: str = "c") -> None:
     """Print arrays, let a compiler read them, and compare all bits."""
-    lines = [_INFINITY]
+    lines = [_SPECIAL]
     for name, array in arrays.items():
         prefix = 'extern "C" ' if language == "c++" else ""
         c_type = C_TYPES[array.dtype.name]
@@ -151,6 +155,5 @@ def test_types_without_a_form_are_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_nan_is_refused(dtype: str) -> None:
-    with pytest.raises(ValueError, match="NaN"):
-        literal(np.array(np.nan, dtype))
+def test_what_is_no_number_has_a_literal(any_cc: str, tmp_path: Path, dtype: str) -> None:
+    read_back(any_cc, tmp_path, {"values": np.array([np.nan, 1, -np.inf, np.nan], dtype)})

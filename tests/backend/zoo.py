@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,11 +23,11 @@ from bnncc.ir.ops.interpolate import Between, Interpolate
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.pool import AveragePool, MaxPool
 from bnncc.ir.ops.reduce import ReduceMean
-from bnncc.ir.ops.shape import Concat, Pad, Reshape, Slice, Transpose
+from bnncc.ir.ops.shape import Concat, Gather, Pad, Reshape, Slice, Transpose
 from bnncc.ir.ops.softmax import Softmax
 from bnncc.ir.types import Array, Element, Stage, TensorType
 from bnncc.ir.window import Axis, Window
-from bnncc.passes.base import Context, SignZero
+from bnncc.passes.base import Context, Family, SignZero
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.pipeline import run_pipeline
 from bnncc.targets import target_named
@@ -109,10 +109,11 @@ class Net:
 
 @dataclass(frozen=True)
 class Model:
-    """A graph of stage FLOAT or BINARY, and how to treat sign(0) in it."""
+    """A graph of stage FLOAT or BINARY, how to treat sign(0) in it, and kernel families."""
 
     graph: Graph
     sign_zero: SignZero = SignZero.AUTO
+    families: Mapping[str, Family] = field(default_factory=dict)
 
 
 def _bits() -> Model:
@@ -319,6 +320,19 @@ def _camera() -> Model:
     return Model(net.build(net.op(Reshape((1, 6)), x)))
 
 
+def _shared() -> Model:
+    """Layers on bit slices: to bits, over a pool, with a shortcut, and back to words."""
+    net = Net(26)
+    x = net.conv(net.input("image", 3, 9, 20), 33, SAME, weights=net.reals(33, 3, 3, 3))
+    x = net.at_least(net.batch_norm(x), 0)
+    x = net.at_least(net.batch_norm(net.conv(x, 34, SAME)), 0)
+    x = net.op(MaxPool(PAIR), net.at_least(net.batch_norm(net.conv(x, 35, SAME)), 0))
+    x = net.batch_norm(net.conv(x, 36, SAME))
+    x = net.op(ew.Add(), net.batch_norm(net.conv(net.at_least(x, 0), 36, SAME)), x)
+    x = net.conv(net.at_least(x, 0.25), 5, Window((Axis(4), Axis(10))))
+    return Model(net.build(net.op(Reshape((1, 5)), x)), families={"*": Family.SHARED})
+
+
 def _kappa() -> Model:
     """XNOR-Net's scale of every pixel, from the inputs of the layer; a signal of one axis too."""
     net = Net(18)
@@ -357,6 +371,30 @@ def _moves() -> Model:
     return Model(net.build(cut, net.batch_norm(net.conv(rows, 4, SAME)), bits))
 
 
+def _shuffles() -> Model:
+    """Signs that are joined, shuffled, cut, repeated and chosen, in whole words and bit by bit."""
+    net = Net(24)
+    x = net.input("x", 3, 4, 5)
+    a, b, c = (net.at_least(net.conv(x, count, SAME), 0.25) for count in (33, 31, 70))
+    z = net.sign(net.conv(a, 35, POINT))
+    both = net.op(Concat(1), a, b, c)
+    wide = net.op(Reshape((1, 2, 67, 4, 5)), both)
+    shuffled = net.op(Reshape((1, 134, 4, 5)), net.op(Transpose((0, 2, 1, 3, 4)), wide))
+    part = net.op(Slice((0, 41, 0, 1), (1, 66, 2, 2), (1, 1, 2, 3)), shuffled)
+    mixed = net.random.permutation(134).tolist()
+    rows, columns = (3, 0, 0), (0, 0, 1, 1)
+    chosen = net.op(Gather(((0,), tuple(mixed), rows, columns)), both)
+    even = net.op(Slice((0, 1, 0, 0), (1, 30, 4, 5), (1, 1, 1, 1)), b)
+    ternary = net.op(Concat(1), z, net.sign(net.conv(even, 3, POINT)))  # one is never 0
+    layers = [
+        net.conv(shuffled, 4, SAME, groups=2),
+        net.conv(part, 6, POINT, groups=3),
+        net.conv(chosen, 3, PAIR),
+        net.conv(ternary, 5, SAME),
+    ]
+    return Model(net.build(*(net.batch_norm(y) for y in layers)))
+
+
 def _through() -> Model:
     """An input that comes out as it is."""
     net = Net(14)
@@ -383,9 +421,11 @@ MODELS: dict[str, Callable[[], Model]] = {
     "resized": _resized,
     "residual": _residual,
     "camera": _camera,
+    "shared": _shared,
     "kappa": _kappa,
     "codes": _codes,
     "moves": _moves,
+    "shuffles": _shuffles,
     "through": _through,
 }
 
@@ -408,7 +448,7 @@ class Emitted:
 
 
 def emit(model: Model, name: str, target: str, banner: Sequence[str] = BANNER) -> Emitted:
-    context = Context(target_named(target), model.sign_zero)
+    context = Context(target_named(target), model.sign_zero, model.families)
     if model.graph.stage is Stage.BINARY:
         packed = LOWER_KERNELS.apply(model.graph, context).graph
         return print_c(dataclasses.replace(packed, stage=Stage.PACKED), name, banner)

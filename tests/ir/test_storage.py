@@ -14,6 +14,7 @@ from bnncc.ir.types import (
     Array,
     Element,
     PackedChannels,
+    Planar,
     TensorType,
     real_layout,
     storage_dtype,
@@ -171,6 +172,27 @@ def test_channels_last_puts_the_channels_of_a_pixel_side_by_side(
 def test_numbers_of_images_have_their_channels_last() -> None:
     assert [real_layout((1, 4)), real_layout((1,))] == [DENSE, DENSE]
     assert [real_layout((1, 4, 7)), real_layout((1, 4, 1, 1))] == [CHANNELS_LAST] * 2
+
+
+@pytest.mark.parametrize("element", [Element.F32, Element.I32])
+@pytest.mark.parametrize(
+    ("sizes", "elements"), [((5,), 32), ((2, 3), 32), ((5, 7), 64), ((1, 1), 32), ((8, 8), 64)]
+)
+def test_planar_numbers_lie_where_planes_have_bits(
+    sizes: tuple[int, ...], elements: int, element: Element
+) -> None:
+    kind = TensorType((1, 3, *sizes), element, Planar(8, 32))
+    logical = 1 + np.arange(2 * kind.size).reshape(2, 3, *sizes).astype(element.dtype)
+    stored = storage.encode(logical, kind)
+    assert storage_shape(kind) == (1, 3, elements)
+    assert (stored.shape, stored.dtype) == ((2, 3, elements), element.dtype)
+    for n, c, *pixel in np.ndindex(*logical.shape):
+        y, x = (0, *pixel)[-2:]
+        assert stored[n, c, 8 * y + x] == logical[(n, c, *pixel)]
+    assert (stored != 0).sum() == logical.size
+    np.testing.assert_array_equal(storage.decode(stored, kind), logical, strict=True)
+    shape = "x".join(map(str, kind.shape))
+    assert str(kind) == f"{element.value}[{shape}] planar8"
 
 
 def test_planes_lie_outside_of_pixels() -> None:

@@ -11,7 +11,7 @@ from bnncc.ir.graph import GraphBuilder
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.pool import MaxPool
-from bnncc.ir.ops.shape import Reshape
+from bnncc.ir.ops.shape import Pad, Reshape
 from bnncc.ir.types import Element, TensorType
 from bnncc.ir.window import Axis, Window
 from bnncc.report import Arithmetic
@@ -186,4 +186,13 @@ def test_a_layer_that_nobody_needs_is_left_out():
     weights = build.constant("w", signs(4, 8), Element.F32)
     build.node(MatMul(), [x, weights], "unused")
     graph = build.build([build.node(MatMul(), [x, weights], "y")])
+    assert [layer.name for layer in compilation(graph).report.layers] == ["y"]
+
+
+def test_a_layer_that_pads_for_a_pad_before_it_keeps_its_row():
+    build = GraphBuilder("padded")
+    x = build.input("x", TensorType((1, 8, 4, 4), Element.F32))
+    x = build.node(Pad((0, 0, 1, 0), (0, 0, 1, 2), 0.0), [x], "pad")
+    weights = build.constant("w", signs(8, 8, 3, 3), Element.F32)
+    graph = build.build([build.node(Conv(Window((Axis(3),) * 2)), [x, weights], "y")])
     assert [layer.name for layer in compilation(graph).report.layers] == ["y"]

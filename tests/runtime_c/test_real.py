@@ -243,3 +243,19 @@ def test_nan_stays_nan_within_bounds(library: Library) -> None:
     x = np.full(COUNT, np.nan, np.float32)
     low, high = np.zeros_like(x), np.ones_like(x)
     assert np.isnan(library.each("clip", "float32", x, low, high)).all()
+
+
+@pytest.mark.skipif(not X86, reason="of x86 instructions")
+@pytest.mark.parametrize("level", ["-O2", "-O3"])
+def test_loops_of_products_are_vectorised(tool, level: str) -> None:
+    """What keeps products apart must leave the loop: one that stays inside makes it scalar."""
+    code = """
+    #include "bnn_real.h"
+    void f(const float *x, float a, float b, float *BNN_RESTRICT y) {
+      for (size_t i = 0; i < 256u; ++i) { y[i] = bnn_mul(x[i], a) + b; }
+    }
+    """
+    flags = (level, "-mavx2", "-S", "-o", "-", f"-I{RUNTIME}", "-x", "c", "-")
+    command = [tool("gcc"), *flags]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=True)
+    assert re.search(r"\bvmulps\b", done.stdout)

@@ -1,4 +1,4 @@
-/* The least that a bare Cortex-M4 under QEMU (-M mps2-an386) needs: vectors, memory, semihosting.
+/* The least that a bare Cortex-M under QEMU needs: vectors, memory, semihosting.
  *
  * Semihosting is the debugger's file system: a breakpoint instruction with an operation in r0 and its
  * arguments in r1, served by QEMU on the host.
@@ -55,7 +55,12 @@ void fault(void) {
 
 void reset(void) {
   *(volatile uint32_t *)0xe000ed88u |= 0xfu << 20;   /* the FPU, if the code uses it */
+#if !defined(ALLOW_UNALIGNED)
   *(volatile uint32_t *)0xe000ed14u |= 1u << 3;      /* trap unaligned access: a Cortex-M0 would */
+#endif
+#if defined(__ARM_FEATURE_MVE)
+  *(volatile uint32_t *)0xe000ed14u |= 1u << 19;     /* loops without a branch's cost */
+#endif
   for (uint32_t *to = data_start, *from = data_load; to < data_end;) {
     *to++ = *from++;
   }

@@ -1,0 +1,241 @@
+"""Kernel family B as C: copies of planes, lists of classes, and their sums and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bnncc.backend.epilogues import constant
+from bnncc.backend.program import (
+    ClassSum,
+    Constant,
+    PixelsWork,
+    SharedWork,
+    SliceFunctions,
+    Step,
+)
+from bnncc.ir.graph import Graph, Node
+from bnncc.ir.ops.shared_sums import ClassSums, SharedSums
+from bnncc.ir.types import Array, PackedChannels, PixelPlanes, TensorType
+
+__all__ = [
+    "moved",
+    "pixels_work",
+    "shared_work",
+    "slice_functions",
+    "slice_headers",
+    "sums_work",
+]
+
+_LEAST_BITS = 5
+"""Of class sums: the counters of weight 1 to 8, and one more."""
+
+
+def slice_headers(op: ClassSums) -> list[str]:
+    """Return the runtime's headers that a layer needs, in order."""
+    aligned = [] if op.taps.by_row else ["slices/aligned.h"]
+    return [*aligned, f"slices/{op.slices}.h", "bnn_slices.h"]
+
+
+# --- Sums -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """How many bits numbers have: sums of classes, and those of channels."""
+
+    classes: int
+    channels: int
+
+
+def _widths(op: ClassSums, sizes: Array) -> _Widths:
+    """Return the widths that hold any sum, whatever the weights."""
+    bits = max(_LEAST_BITS, int(sizes.max()).bit_length())
+    return _Widths(bits, bits + op.k - 1)
+
+
+def shared_work(
+    graph: Graph, node: Node, op: SharedSums, name: str, hint: str
+) -> tuple[SharedWork, tuple[Constant, ...]]:
+    """Return how a layer computes its bits, and the arrays it reads.
+
+    Args:
+        graph: the packed graph.
+        node: the layer.
+        op: its operation.
+        name: the program's.
+        hint: the start of the arrays' names.
+    """
+    work, constants = sums_work(graph, node, op, name, hint)
+    starts, kinds, masks = _borders(op)
+    decisions = _decisions(op, graph.constants[node.inputs[3]], moved(graph, node, op), work.width)
+    limits = constant(f"{hint}_limits", decisions, "thresholds")
+    tables = [*constants, limits]
+    if masks is not None:
+        tables += [
+            constant(f"{hint}_starts", starts, "parameters"),
+            constant(f"{hint}_kinds", kinds, "parameters"),
+            constant(f"{hint}_masks", masks, "parameters"),
+        ]
+    done = replace(
+        work,
+        limit_type=limits.c_type,
+        masked=masks is not None,
+        kinds=decisions.shape[-1],
+        planes=decisions.shape[2],
+        comparisons=decisions.shape[3],
+        plane_stride=op.taps.plane * op.channels,
+    )
+    return done, tuple(tables)
+
+
+def sums_work(
+    graph: Graph, node: Node, op: ClassSums, name: str, hint: str
+) -> tuple[SharedWork, tuple[Constant, ...]]:
+    """Return how a layer computes its sums, see `shared_work`."""
+    entries, fours = (graph.constants[operand] for operand in node.inputs[1:3])
+    widths = _widths(op, op.class_sizes(entries, fours))
+    constants = [
+        constant(f"{hint}_list", entries, "binary weights"),
+        constant(f"{hint}_fours", fours, "binary weights"),
+    ]
+    regular = all(first == i * op.k for i, first in enumerate(op.firsts))
+    if not regular:
+        firsts = np.array(op.firsts, np.uint16)
+        constants.append(constant(f"{hint}_firsts", firsts, "parameters"))
+    class_sum = ClassSum(
+        name, widths.classes, int(entries.itemsize == 4), op.unit, int(fours.max()) // 4 + 4
+    )
+    work = SharedWork(
+        k=op.k,
+        classes=op.classes,
+        groups=len(op.firsts),
+        blocks=32 * op.taps.plane // op.taps.lanes,
+        slice_bytes=op.taps.lanes // 8,
+        lanes=op.taps.lanes,
+        width=widths.channels,
+        class_sum=class_sum,
+        list_type=constants[0].c_type,
+        steps=_steps(op.k, widths, name),
+        firsts="" if regular else constants[-1].name,
+        plane_words=op.taps.plane,
+    )
+    return work, tuple(constants)
+
+
+def _steps(k: int, widths: _Widths, name: str) -> tuple[Step, ...]:
+    """Return the sums and differences that lead from classes to channels, in order.
+
+    Round j halves the number of sums; what it takes apart are the differences for channel j, whose
+    signs differ between the halves, and which are summed at once.
+    """
+    steps: list[Step] = []
+    for j in range(1, k):
+        left, bits = 1 << (k - 1 - j), widths.classes + j - 1
+        steps += [
+            Step(f"{name}_butterfly_{bits}(sums[{i}], rest[{i}], sums[{2 * i}], sums[{2 * i + 1}])")
+            for i in range(left)
+        ]
+        while left > 1:
+            left, bits = left // 2, bits + 1
+            steps += [
+                Step(f"{name}_add_{bits}(rest[{i}], rest[{2 * i}], rest[{2 * i + 1}])")
+                for i in range(left)
+            ]
+        steps.append(Step("rest[0]", channel=j))
+    return (*steps, Step("sums[0]", channel=0))
+
+
+def slice_functions(name: str, works: Iterable[SharedWork]) -> SliceFunctions:
+    """Return the functions that the layers of a program share, each for a width."""
+    sums: dict[tuple[int, int, int], ClassSum] = {}
+    butterflies: set[int] = set()
+    adds: set[int] = set()
+    for work in works:
+        one = work.class_sum
+        key = (one.bits, one.wide, one.unit)
+        if key not in sums or sums[key].carries < one.carries:
+            sums[key] = one
+        for j in range(1, work.k):
+            butterflies.add(one.bits + j - 1)
+            adds.update(one.bits + j + i for i in range(work.k - 1 - j))
+    order = sorted(sums)
+    return SliceFunctions(
+        name, tuple(sums[key] for key in order), tuple(sorted(butterflies)), tuple(sorted(adds))
+    )
+
+
+def moved(graph: Graph, node: Node, op: ClassSums) -> Array:
+    """Return by how much each channel's sum is more than M, int64 [groups, k].
+
+    Channel 0 of a group is a sum of classes. Channel j is one of differences: M less the real
+    planes that it sees inverted, and more by 2^bits - 1 for each of the differences.
+    """
+    sizes = op.class_sizes(*(graph.constants[operand] for operand in node.inputs[1:3]))
+    bits = _widths(op, sizes).classes
+    result = np.zeros((len(op.firsts), op.k), np.int64)
+    classes = np.arange(op.classes)
+    for j in range(1, op.k):
+        inverted = sizes[:, classes >> (j - 1) & 1 == 1].sum(axis=1)
+        result[:, j] = ((1 << (bits + j - 1)) - 1) * (1 << (op.k - 1 - j)) - inverted
+    return result
+
+
+def _decisions(op: SharedSums, limits: Array, more: Array, width: int) -> Array:
+    """Return what sums are compared with, [groups, k, planes, T, kinds]: the bit is sum < limit."""
+    channels = np.array(op.firsts)[:, np.newaxis] + np.arange(op.k)
+    result = np.moveaxis(limits.astype(np.int64)[:, channels], 0, 2)
+    result = result + 1 + more[:, :, np.newaxis, np.newaxis, np.newaxis]
+    clipped = np.clip(result, 0, (1 << width) - 1)
+    return np.ascontiguousarray(clipped.astype(np.uint16 if width <= 16 else np.uint32))
+
+
+def _borders(op: SharedSums) -> tuple[Array, Array, Array | None]:
+    """Return the kinds of pixels in each slice.
+
+    Returns:
+        uint16 [slices + 1], where each slice's entries start; of each, uint8 its kind and
+        uint32 [lanes / 32] its pixels. The last is None where all bits are pixels of one kind.
+    """
+    taps = op.taps
+    _, kinds = op.kinds()
+    rows, columns = taps.outputs
+    places = np.full(32 * taps.plane, -1)
+    places[: rows * taps.pitch].reshape(rows, taps.pitch)[:, :columns] = kinds
+    if (places == 0).all():
+        return np.zeros(0, np.uint16), np.zeros(0, np.uint8), None
+    starts, found, masks = [0], [], []
+    for lanes in places.reshape(-1, taps.lanes):
+        for kind in np.unique(lanes[lanes >= 0]):
+            found.append(kind)
+            masks.append(np.packbits(lanes == kind, bitorder="little").view("<u4"))
+        starts.append(len(found))
+    return np.array(starts, np.uint16), np.array(found, np.uint8), np.array(masks)
+
+
+# --- Between words of channels and planes ---------------------------------------------------------
+
+
+def pixels_work(source: TensorType, result: TensorType) -> PixelsWork:
+    """Return how packed channels become planes of pixels, or the other way around."""
+    sizes: Sequence[int] = source.shape[2:]
+    height, width = (*(1,) * (2 - len(sizes)), *sizes)
+    packed, planes = source.layout, result.layout
+    to_planes = isinstance(planes, PixelPlanes)
+    if not to_planes:
+        packed, planes = planes, packed
+    assert isinstance(packed, PackedChannels) and isinstance(planes, PixelPlanes)  # noqa: PT018
+    channels = source.shape[1]
+    return PixelsWork(
+        to_planes=to_planes,
+        channels=channels,
+        height=height,
+        width=width,
+        planes=planes.planes,
+        pitch=planes.pitch,
+        plane_words=planes.words(height),
+        word_bits=packed.word_bits,
+        words=packed.words(channels),
+    )

@@ -1,0 +1,350 @@
+"""PACKED operations of kernel family B: sums on bit slices, shared between output channels.
+
+The weights of a layer are constants. In a group of k output channels, every plane (a bit of one
+channel of the input under one tap, at all pixels) enters each channel with a sign. Up to the sign
+in the group's first channel there are 2^(k-1) patterns of signs, and so as many classes of planes.
+Each class is summed once; the k channels are sums and differences of the classes.
+
+Source:
+    Sharing of subsums by enumeration of patterns is due to Lupanov (1956), and known from the
+    "method of the four Russians" (Arlazarov et al. 1970); counters are carry-save adders on slices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from bnncc.ir.ops.base import Op, OpError
+from bnncc.ir.ops.kernels import Fused
+from bnncc.ir.storage import (
+    decode,
+    encode,
+    from_planar,
+    pack_bits,
+    pack_pixels,
+    plane_count,
+    unpack_pixels,
+)
+from bnncc.ir.taps import TapPlanes
+from bnncc.ir.types import (
+    DENSE,
+    Array,
+    Element,
+    PackedChannels,
+    PixelPlanes,
+    Planar,
+    Stage,
+    TensorType,
+)
+
+__all__ = ["ClassSums", "PoolPlanes", "SharedConv", "SharedSums", "Spread"]
+
+_LOWERED = frozenset({Stage.BINARY, Stage.PACKED})
+
+
+@dataclass(frozen=True)
+class Spread(Op):
+    """The planes of x [N, C, *S] in PixelPlanes, copied for the taps of a window.
+
+    Attributes:
+        taps: what it makes.
+        pitch: of x.
+    """
+
+    taps: TapPlanes
+    pitch: int
+
+    stages: ClassVar[frozenset[Stage]] = _LOWERED
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return words [1, words]."""
+        (x,) = operands
+        if isinstance(x.layout, PixelPlanes) and x.layout.pitch != self.pitch:
+            raise OpError(f"the rows of {x} are not {self.pitch} bits apart")
+        if not isinstance(x.layout, PixelPlanes) or x.shape[2:] != self.taps.sizes:
+            raise OpError(f"Spread reads planes of pixels {self.taps.sizes}, not {x}")
+        if x.layout.planes * x.shape[1] != self.taps.channels:
+            raise OpError(f"{self.taps.channels} planes are not those of {x}")
+        return (TensorType((x.shape[0], self.taps.words), Element.WORD32),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the copies."""
+        (x,) = operands
+        bits = unpack_pixels(x, PixelPlanes(self.pitch, 32), self.taps.sizes)
+        return (self.taps.spread(bits.reshape(len(x), -1, *self.taps.sizes)),)
+
+    def __str__(self) -> str:
+        copies = len(self.taps.copies) * (1 + self.taps.inverted)
+        return f"{self.name}({copies} copies for window {self.taps.window})"
+
+
+@dataclass(frozen=True)
+class PoolPlanes(Op):
+    """MaxPool on planes of pixels: the OR of those under the window, or the AND where it falls.
+
+    Operands (x: words [N, words] as `taps` says, then falls: U8 [C], 1 where the smallest is
+    wanted, if any is). Planes must rise with x, as those of BIPOLAR and TERNARY do. Taps outside of
+    the image hold 0, which only the OR is free to take.
+
+    Attributes:
+        taps: where x has the planes.
+        element: of x.
+    """
+
+    taps: TapPlanes
+    element: Element
+
+    stages: ClassVar[frozenset[Stage]] = _LOWERED
+
+    @property
+    def planes(self) -> int:
+        """How many planes a channel has."""
+        return plane_count(self.element)
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the pooled planes."""
+        x, *falls = operands
+        channels = self.taps.channels // self.planes
+        if x.shape != (x.shape[0], self.taps.words):
+            raise OpError(f"{x} does not hold {self.taps.words} words")
+        if any(f.shape != (channels,) for f in falls):
+            raise OpError(f"directions do not fit {channels} channels")
+        if falls and not self.taps.inside().all():
+            raise OpError("the smallest is only taken where no tap lies outside of the image")
+        sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
+        layout = PixelPlanes(self.taps.pitch, self.taps.lanes, self.planes)
+        return (TensorType((x.shape[0], channels, *sizes), self.element, layout),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the pooled planes."""
+        x, *falls = operands
+        taps = self.taps
+        offsets = taps.offsets().reshape(-1, taps.channels)
+        planes = np.stack([taps.slices(x, each) for each in offsets])
+        falling = np.tile(falls[0] != 0, self.planes) if falls else np.zeros(taps.channels, bool)
+        pooled = np.where(falling[:, np.newaxis], planes.min(axis=0), planes.max(axis=0))
+        pooled[..., taps.outputs[0] * taps.pitch :] = 0  # copies may have further rows
+        return (pack_bits(pooled, 32).reshape(len(x), self.planes, -1, taps.plane),)
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.taps.window})"
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """M, the number of planes of a channel that differ from its weights, from sums of classes.
+
+    Operands (x: words [N, words] as `taps` says; list: WORD16 or WORD32 [entries], where in x the
+    planes of each class of each group start, in units of `unit` bytes; fours: WORD16
+    [groups, 2^(k-1)], how many fours of entries each class has, filled up with planes of zeros).
+
+    Class c of a group holds the planes that differ from the group's weights in the same way: those
+    of channel first + j, up to the sign in the first, for j = 1 ... k - 1 where bit j - 1 of c is
+    set, the other way around. Planes are inverted where the first channel's weight is +1, so that
+    mismatches are ones.
+
+    Attributes:
+        taps: how x holds the planes.
+        channels: O.
+        k: channels in a group.
+        firsts: the first channel of each group; groups may overlap.
+        depth: planes that a channel sums.
+        slices: the header under runtime_c/slices of the slices that compute them.
+        unit: see above.
+        skip: whether pixels that see less than the whole window are of kinds of their own.
+    """
+
+    taps: TapPlanes
+    channels: int
+    k: int
+    firsts: tuple[int, ...]
+    depth: int
+    slices: str
+    unit: int
+    skip: bool
+
+    @property
+    def classes(self) -> int:
+        """How many classes a group has."""
+        return 1 << (self.k - 1)
+
+    def class_sizes(self, entries: Array, fours: Array) -> Array:
+        """Return how many planes are in each class, fillings left out, int64 [groups, classes]."""
+        ends = np.cumsum(4 * fours.reshape(-1).astype(np.int64))
+        real = np.concatenate([[0], np.cumsum(entries != self.taps.zeros // self.unit)])
+        sizes: Array = np.diff(real[np.concatenate([[0], ends])])
+        return sizes.reshape(fours.shape)
+
+    def kinds(self) -> tuple[Array, Array]:
+        """Return the kinds of pixels.
+
+        Returns:
+            bool [kinds, taps], which taps lie in the image, and int64 [rows, columns], each
+            pixel's kind.
+        """
+        inside = self.taps.inside()
+        if not self.skip:
+            return np.ones((1, len(inside)), bool), np.zeros(inside.shape[1:], np.int64)
+        seen, kinds = np.unique(inside.reshape(len(inside), -1), axis=1, return_inverse=True)
+        return seen.T, kinds.reshape(inside.shape[1:])
+
+    def result_shape(self, x: TensorType, fours: TensorType) -> tuple[int, ...]:
+        """Return [N, O, *outputs], or raise OpError if the operands do not fit."""
+        if x.shape != (x.shape[0], self.taps.words):
+            raise OpError(f"{x} does not hold {self.taps.words} words")
+        if fours.shape != (len(self.firsts), self.classes):
+            raise OpError(f"{fours} does not fit {len(self.firsts)} groups of {self.k} channels")
+        sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
+        return (x.shape[0], self.channels, *sizes)
+
+    def mismatches(self, x: Array, entries: Array, fours: Array) -> Array:
+        """Return M, int64 [N, O, rows, columns]."""
+        offsets, places = np.unique(entries.astype(np.int64) * self.unit, return_inverse=True)
+        signs, always = self._signs(places, fours, len(offsets), offsets != self.taps.zeros)
+        planes = self.taps.slices(x, offsets).astype(np.float32)
+        counts = np.matmul(signs, planes)
+        rows, columns = self.taps.outputs
+        wide = counts[..., : rows * self.taps.pitch].reshape(*counts.shape[:2], rows, -1)
+        return np.asarray(wide[..., :columns].astype(np.int64) + always.reshape(-1, 1, 1))
+
+    def _signs(self, places: Array, fours: Array, count: int, real: Array) -> tuple[Array, Array]:
+        """Return what each distinct plane adds to each channel, float32 [O, P], and constants."""
+        signs = np.zeros((self.channels, count), np.float32)
+        always = np.zeros(self.channels, np.int64)
+        ends = np.cumsum(4 * fours.astype(np.int64).reshape(-1)).reshape(fours.shape)
+        classes = np.arange(self.classes)
+        for group, first in enumerate(self.firsts):
+            sizes = 4 * fours[group].astype(np.int64)
+            held = places[ends[group, 0] - sizes[0] : ends[group, -1]]
+            pattern = np.repeat(classes, sizes)
+            for j in range(self.k):
+                other = pattern >> (j - 1) & 1 if j else np.zeros_like(pattern)
+                row = np.zeros(count, np.float32)
+                np.add.at(row, held, 1 - 2 * other)
+                signs[first + j] = row
+                always[first + j] = (other * real[held]).sum()
+        return signs, always
+
+
+@dataclass(frozen=True)
+class SharedSums(ClassSums, Op):
+    """Bits of mismatches compared with limits: bit = (M <= limit), or the parity of several.
+
+    Operands (those of `ClassSums`; limits: I32 [planes, O, T, kinds], those of every kind of
+    pixel).
+
+    Attributes:
+        to: what the bits are planes of.
+    """
+
+    to: Element
+
+    stages: ClassVar[frozenset[Stage]] = _LOWERED
+
+    @property
+    def layout(self) -> PixelPlanes:
+        """How the result is stored."""
+        return PixelPlanes(self.taps.pitch, self.taps.lanes, plane_count(self.to))
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the planes."""
+        x, _, fours, limits = operands
+        if limits.shape[:2] != (plane_count(self.to), self.channels):
+            raise OpError(f"limits {limits} do not fit {self.channels} channels")
+        return (TensorType(self.result_shape(x, fours), self.to, self.layout),)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the packed bits."""
+        x, entries, fours, limits = operands
+        mismatches = self.mismatches(x, entries, fours)
+        _, kinds = self.kinds()
+        bits = np.zeros((len(x), limits.shape[0], *mismatches.shape[1:]), bool)
+        for j in range(limits.shape[2]):
+            bits ^= mismatches[:, np.newaxis] <= limits[:, :, j][..., kinds]
+        return (pack_pixels(bits, self.layout),)
+
+    def __str__(self) -> str:
+        return f"{self.name}({len(self.firsts)} groups of {self.k} channels, {self.taps.window})"
+
+
+@dataclass(frozen=True)
+class SharedConv(ClassSums, Fused):
+    """n = (base - factor * M) / divisor, then the epilogue, on planes and planar numbers.
+
+    Operands (those of `ClassSums`; base: I32 [O, kinds], that of every kind of pixel; then the
+    epilogue's). The tensors that the epilogue reads are `Planar`, or DENSE with one pixel; what it
+    stores is `Planar`, or `PixelPlanes` where it stores bits. The division is exact.
+
+    Attributes:
+        factor, divisor: see above, and `XnorConv`.
+    """
+
+    factor: int
+    divisor: int
+
+    @property
+    def planar(self) -> Planar:
+        """How numbers are stored."""
+        return Planar(self.taps.pitch, self.taps.lanes)
+
+    @property
+    def own_operands(self) -> int:
+        """X, list, fours and base."""
+        return 4
+
+    def shape(self, operands: Sequence[TensorType]) -> tuple[int, ...]:
+        """Return [N, O, *outputs]."""
+        x, _, fours, base = operands
+        if base.shape[:1] != (self.channels,):
+            raise OpError(f"base {base} does not fit {self.channels} channels")
+        return self.result_shape(x, fours)
+
+    def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Return the types of the stores."""
+        own = self.own_operands
+        for variable in operands[own : own + self.epilogue.variables]:
+            one_pixel = variable.layout == DENSE and math.prod(variable.shape[2:]) == 1
+            if variable.layout != self.planar and not one_pixel:
+                raise OpError(f"{self.name} reads {self.planar}, not {variable}")
+        return tuple(replace(kind, layout=self._layout(kind)) for kind in super().infer(operands))
+
+    def _layout(self, kind: TensorType) -> Planar | PixelPlanes:
+        if not isinstance(kind.layout, PackedChannels):
+            return self.planar
+        return PixelPlanes(self.taps.pitch, self.taps.lanes, kind.layout.planes)
+
+    def values(self, operands: Sequence[Array]) -> Array:
+        """Return the accumulators n, int32 [N, *outputs, O]."""
+        x, entries, fours, base = operands
+        _, kinds = self.kinds()
+        mismatches = self.mismatches(x, entries, fours)
+        n = (base.astype(np.int64)[:, kinds] - self.factor * mismatches) // self.divisor
+        sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
+        return np.asarray(np.moveaxis(n.reshape(*n.shape[:2], *sizes), 1, -1), np.int32)
+
+    def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the stored results."""
+        own, ending = self.own_operands, self.epilogue
+        values = self.values(operands[:own])
+        variables = [self._last(x) for x in operands[own : own + ending.variables]]
+        results = ending.store(values, [*variables, *operands[own + ending.variables :]])
+        shape = (1, values.shape[-1], *values.shape[1:-1])
+        return tuple(
+            encode(decode(stored, kind), replace(kind, layout=self._layout(kind)))
+            for stored, kind in zip(results, ending.results(shape), strict=True)
+        )
+
+    def _last(self, x: Array) -> Array:
+        """Return a tensor that the epilogue reads with channels last."""
+        sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
+        one_pixel = x.shape[2:] == (1,) * len(sizes)  # planar channels fill whole slices
+        return np.moveaxis(x if one_pixel else from_planar(x, self.planar, sizes), 1, -1)
+
+    def __str__(self) -> str:
+        sums = f"{len(self.firsts)} groups of {self.k} channels, {self.taps.window}"
+        return f"{self.name}({sums}, {self.epilogue})"

@@ -1,0 +1,321 @@
+"""Give layers of bits the kernels of family B: sums on bit slices, shared by output channels.
+
+Before: `%y = XnorConv(%x, packed weights, limits)`, %x and %y in PackedChannels
+After:  `%p = Move(%x)` to PixelPlanes; `%t = Spread(%p)`; `%y = SharedSums(%t, lists, limits)`, in
+        PixelPlanes, with a Move back for readers that want PackedChannels
+
+Before: `%r, %y = XnorConv(%x, packed weights, %s)` with an epilogue that adds a shortcut %s
+After:  `%r, %y = SharedConv(%t, lists, base, %s)` with the same epilogue, %r and %s in Planar
+
+Layers that follow one another hand on planes of pixels and planar numbers, without the Moves;
+pools of bits between them become `PoolPlanes`.
+Exact: M is counted in another order; where taps lie outside of the image and count nothing, the
+planes hold -1 there, and the limits or bases of such pixels make up for what that adds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from bnncc.ir.graph import Graph, Node, Rewrite
+from bnncc.ir.ops.kernels import Epilogue, MismatchScale, Move, PoolBits, XnorConv
+from bnncc.ir.ops.shared_sums import PoolPlanes, SharedConv, SharedSums, Spread
+from bnncc.ir.storage import decode, encode, plane_count, unpack_bits
+from bnncc.ir.taps import TapPlanes
+from bnncc.ir.types import (
+    DENSE,
+    Array,
+    Element,
+    Layout,
+    PackedChannels,
+    PixelPlanes,
+    Planar,
+    Stage,
+)
+from bnncc.ir.window import Window
+from bnncc.passes.base import Context, Outcome, Pass, Refusal
+from bnncc.passes.eliminate_dead import without_dead
+from bnncc.passes.sharing import best_group_size, group_starts, listed
+from bnncc.targets import Target
+
+__all__ = ["SHARE_SUMS"]
+
+
+def _apply(graph: Graph, context: Context) -> Outcome:
+    sharing = _Sharing(Rewrite(graph), context.target)
+    refusals: list[Refusal] = []
+    for node in graph.nodes:
+        reason = "not asked for"
+        if isinstance(node.op, XnorConv) and context.shares(node.origin):
+            reason = _misfit(graph, node, node.op) or sharing.share(node, node.op)
+            if reason:
+                refusals.append(Refusal(node.name, node.origin, f"no shared sums: {reason}"))
+        if isinstance(node.op, PoolBits) and sharing.pool(node, node.op):
+            reason = ""
+        if reason:
+            sharing.keep(node)
+    shared = sharing.rewrite.finish()
+    return Outcome(graph if shared is graph else without_dead(shared), tuple(refusals))
+
+
+def _misfit(graph: Graph, node: Node, op: XnorConv) -> str:
+    """Return why a layer cannot take shared sums, or ""."""
+    x = graph.types[node.inputs[0]].element
+    if not op.window.axes:
+        return "a dense layer has one pixel, and lanes are pixels"
+    if x is not Element.BIPOLAR:
+        return f"it reads {x.value}, not single bits"
+    if op.parts != (1,) or op.zeros:
+        return "some of its weights are not +-1"
+    return ""
+
+
+def _compares(epilogue: Epilogue) -> bool:
+    """Whether nothing but comparisons of the accumulator is wanted: those are done on slices."""
+    stores = epilogue.stores
+    return len(stores) == 1 and not epilogue.expression.terms and bool(stores[0].thresholds)
+
+
+def pitch_of(width: int) -> int:
+    """Return how many bits a row of `width` pixels takes: whole words, or a part of one."""
+    return next((bits for bits in (8, 16) if width <= bits), -(-width // 32) * 32)
+
+
+class _Sums(NamedTuple):
+    """The attributes of `ClassSums`, in order."""
+
+    taps: TapPlanes
+    channels: int
+    k: int
+    firsts: tuple[int, ...]
+    depth: int
+    slices: str
+    unit: int
+    skip: bool
+
+
+class _Sharing:
+    """Turns layers into shared sums, for one graph and target.
+
+    A tensor of the graph may be held twice: as other kernels have it, and on planes or planar.
+    """
+
+    def __init__(self, rewrite: Rewrite, target: Target) -> None:
+        self.rewrite = rewrite
+        self.graph = rewrite.graph
+        self.slices = target.slices
+        self.word_bits = target.word_bits
+        self._made: set[str] = set()  # results of shared sums
+        self._pixels: dict[tuple[str, Layout], str] = {}  # tensors in layouts of pixels
+        self._before: dict[str, str] = {}  # results of shared sums in their layout before
+
+    def keep(self, node: Node) -> None:
+        """Give a node that stays its operands in the layouts that it had them in."""
+        if isinstance(node.op, Move) and node.op.op is None and node.inputs[0] in self._made:
+            kind = self.rewrite.type_of(node.inputs[0])
+            if isinstance(kind.layout, Planar):
+                move = Move(None, (kind,), node.op.to)
+                new = self.rewrite.node(move, node.inputs, node.output, node.origin)
+                self.rewrite.replace(node, [new])
+                return
+        moved: list[Node] = []
+        for name in node.inputs:
+            if name in self._made and name not in self._before:
+                kind, layout = self.rewrite.type_of(name), self.graph.types[name].layout
+                made = self.rewrite.fresh(f"{name}.{layout}")
+                move = Move(None, (kind,), layout)
+                moved.append(self.rewrite.node(move, (name,), made, node.origin))
+                self._before[name] = made
+        inputs = tuple(self._before.get(name, name) for name in node.inputs)
+        if inputs != node.inputs:
+            new = self.rewrite.results(node.op, inputs, node.outputs, node.origin)
+            self.rewrite.replace(node, [*moved, new])
+
+    def pool(self, node: Node, op: PoolBits) -> bool:
+        """Pool planes that shared sums have made, where they can be; return whether they are."""
+        name, *mask = node.inputs
+        x = self.graph.types[name]
+        if name not in self._made or op.codes:
+            return False
+        y = self.graph.types[node.output]
+        planes = plane_count(x.element)
+        taps = self._taps(op.window, x.shape[2:], planes * x.shape[1], y.shape[-1], pad=0)
+        falls: tuple[str, ...] = ()
+        if mask:
+            if not taps.inside().all():
+                return False
+            directions = unpack_bits(self.graph.constants[mask[0]], x.shape[1])
+            falls = (self.rewrite.constant(f"{mask[0]}.channels", directions, Element.U8),)
+        made = self.rewrite.fresh(f"{name}.taps")
+        spread = self.rewrite.node(Spread(taps, self._pitch(name)), (name,), made, node.origin)
+        pooled = PoolPlanes(taps, x.element)
+        last = self.rewrite.node(pooled, (made, *falls), node.output, node.origin)
+        self._keep_made(node)
+        self.rewrite.replace(node, [spread, last])
+        return True
+
+    def _keep_made(self, node: Node) -> None:
+        for name in node.outputs:
+            self._made.add(name)
+            self._pixels[name, self.rewrite.type_of(name).layout] = name
+
+    def share(self, node: Node, op: XnorConv) -> str:
+        """Replace a layer; or return why not."""
+        x, y = self.graph.types[node.inputs[0]], self.graph.types[node.outputs[0]]
+        pad = int(op.pad > 0 and not op.skip)
+        copies = self._taps(op.window, x.shape[2:], x.shape[1], y.shape[-1], pad=pad)
+        taps = replace(copies, inverted=True)
+        bits = op.weight_bits(self.graph.constants[node.inputs[1]])
+        count = op.channels // op.groups
+        k = best_group_size(count, bits[0].size)
+        firsts = group_starts(op.channels, op.groups, k)
+        lists = listed(bits, taps, firsts, k, op.groups)
+        if lists is None:
+            return "more planes enter a channel than its counters hold"
+        sums = _Sums(
+            taps, op.channels, k, firsts, bits[0].size, self.slices.header, lists.unit, op.skip
+        )
+        new, planes = self._as_pixels(
+            self._ungrouped(node.inputs[0]),
+            PixelPlanes(pitch_of(x.shape[-1]), taps.lanes),
+            node.origin,
+        )
+        constant = self.rewrite.constant
+        weights = node.inputs[1]
+        word = {2: Element.WORD16, 4: Element.WORD32}[lists.entries.dtype.itemsize]
+        operands = (
+            constant(f"{weights}.list", lists.entries, word),
+            constant(f"{weights}.fours", lists.fours, Element.WORD16),
+        )
+        pitch = self._pitch(planes)
+        made = self.rewrite.fresh(f"{node.inputs[0]}.taps")
+        spread = self.rewrite.node(Spread(taps, pitch), (planes,), made, node.origin)
+        ending = self._limited if _compares(op.epilogue) else self._finished
+        more, last = ending(node, op, sums, bits, (spread.output, *operands))
+        self._keep_made(node)
+        self.rewrite.replace(node, [*new, spread, *more, last])
+        return ""
+
+    def _limited(
+        self, node: Node, op: XnorConv, sums: _Sums, bits: Array, operands: tuple[str, ...]
+    ) -> tuple[list[Node], Node]:
+        """Return the layer as bits by comparison of M."""
+        shared = SharedSums(*sums, op.epilogue.stores[0].to)
+        limits = self._limits(node, op, shared, bits)
+        held = self.rewrite.constant(f"{node.output}.limits", limits, Element.I32)
+        return [], self.rewrite.node(shared, (*operands, held), node.output, node.origin)
+
+    def _finished(
+        self, node: Node, op: XnorConv, sums: _Sums, bits: Array, operands: tuple[str, ...]
+    ) -> tuple[list[Node], Node]:
+        """Return the layer with its epilogue, behind what gives it its operands."""
+        scale = _scale(op)
+        shared = SharedConv(op.epilogue, *sums, scale.factor, scale.divisor)
+        base = _base(op, shared, bits, self._own_base(node, op))
+        held = self.rewrite.constant(f"{node.outputs[0]}.bases", base, Element.I32)
+        own, variables = op.own_operands, op.epilogue.variables
+        new: list[Node] = []
+        read: list[str] = []
+        for name in node.inputs[own : own + variables]:
+            moved, planar = self._as_planar(name, shared, node.origin)
+            new += moved
+            read.append(planar)
+        inputs = (*operands, held, *read, *node.inputs[own + variables :])
+        return new, self.rewrite.results(shared, inputs, node.outputs, node.origin)
+
+    def _own_base(self, node: Node, op: XnorConv) -> Array | None:
+        """Return the layer's own base, if it has one."""
+        return None if op.skip else self.graph.constants[node.inputs[2]]
+
+    def _as_planar(
+        self, name: str, op: SharedConv, origin: tuple[str, ...]
+    ) -> tuple[list[Node], str]:
+        """Return a tensor that an epilogue reads in its layout, behind the node that moves it."""
+        kind = self.graph.types[name]
+        one_pixel = math.prod(kind.shape[2:]) == 1
+        layout: Layout = DENSE if one_pixel else op.planar
+        if name in self.graph.constants:
+            to = replace(kind, layout=layout)
+            value = encode(decode(self.graph.constants[name], kind), to)
+            return [], self.rewrite.constant(f"{name}.planar", value, to)
+        return self._as_pixels(name, layout, origin)
+
+    def _taps(
+        self, window: Window, sizes: tuple[int, ...], planes: int, width: int, *, pad: int
+    ) -> TapPlanes:
+        """Return the copies of planes for a window of which the result has some width."""
+        return TapPlanes(
+            window,
+            sizes,
+            planes,
+            pad,
+            pitch_of(width),
+            self.slices.lanes,
+            by_row=not self.slices.aligned,
+            inverted=False,
+            word_bits=self.word_bits,
+        )
+
+    def _ungrouped(self, name: str) -> str:
+        """Return the tensor of which `name` holds the channels, each group in words of its own."""
+        kind, maker = self.graph.types[name], self.graph.producers.get(name)
+        if not isinstance(kind.layout, PackedChannels) or kind.layout.groups == 1 or not maker:
+            return name
+        plain = replace(kind, layout=replace(kind.layout, groups=1))
+        return maker.inputs[0] if self.graph.types[maker.inputs[0]] == plain else name
+
+    def _as_pixels(
+        self, name: str, layout: Layout, origin: tuple[str, ...]
+    ) -> tuple[list[Node], str]:
+        """Return a tensor in a layout of pixels, behind the node that moves it there, if any."""
+        if (name, layout) in self._pixels:
+            return [], self._pixels[name, layout]
+        kind = self.rewrite.type_of(name)
+        made = self.rewrite.fresh(f"{name}.{layout}")
+        self._pixels[name, layout] = made
+        return [self.rewrite.node(Move(None, (kind,), layout), (name,), made, origin)], made
+
+    def _pitch(self, planes: str) -> int:
+        layout = self.rewrite.type_of(planes).layout
+        assert isinstance(layout, PixelPlanes)  # _as_planes made it
+        return layout.pitch
+
+    def _limits(self, node: Node, op: XnorConv, shared: SharedSums, bits: Array) -> Array:
+        """Return what mismatches are compared with, int32 [planes, O, T, kinds]."""
+        thresholds = self.graph.constants[node.inputs[-1]].astype(np.int64)[..., np.newaxis]
+        if not op.skip:
+            return thresholds.astype(np.int32)
+        inside, _ = shared.kinds()
+        scale = _scale(op)
+        base = scale.of_k * op.depth * inside.sum(axis=1)
+        outside = _outside(inside, bits)
+        limits = (base - thresholds) // scale.factor + outside[:, np.newaxis]
+        return np.asarray(np.clip(limits, -1, bits[0].size), np.int32)
+
+
+def _scale(op: XnorConv) -> MismatchScale:
+    return MismatchScale.of(op.parts, bipolar=True)
+
+
+def _outside(inside: Array, bits: Array) -> Array:
+    """Return what -1 under taps outside of the image adds to M, int64 [O, kinds]."""
+    taps = np.moveaxis(bits, 1, -1).sum(axis=-1).reshape(len(bits), -1)
+    outside: Array = taps @ ~inside.T
+    return outside
+
+
+def _base(op: XnorConv, shared: SharedConv, bits: Array, own: Array | None) -> Array:
+    """Return what n is without mismatches, int32 [O, kinds]."""
+    if own is not None:
+        return np.broadcast_to(own, (op.channels,)).reshape(-1, 1)
+    inside, _ = shared.kinds()
+    scale = _scale(op)
+    base = scale.of_k * op.depth * inside.sum(axis=1) + scale.factor * _outside(inside, bits)
+    return np.asarray(base, np.int32)
+
+
+SHARE_SUMS = Pass("share_sums", _apply, requires=Stage.PACKED)

@@ -1,0 +1,186 @@
+/* Numbers of the lanes of bit slices, side by side, and slices of what is true of them. */
+#ifndef BNN_PLANAR_H
+#define BNN_PLANAR_H
+
+#include "bnn_slices.h"
+
+#if defined(__SSE2__)
+#  include <immintrin.h>
+#endif
+
+#if defined(BNN_SLICE_M256)
+/* Bits i + shift of each byte of a change places with bits i of b, i in mask. */
+BNN_ALWAYS_INLINE void bnn_swap_bits(__m256i *a, __m256i *b, int shift, char mask) {
+  const __m256i moved = _mm256_xor_si256(_mm256_srli_epi16(*a, shift), *b);
+  const __m256i change = _mm256_and_si256(moved, _mm256_set1_epi8(mask));
+  *b = _mm256_xor_si256(*b, change);
+  *a = _mm256_xor_si256(*a, _mm256_slli_epi16(change, shift));
+}
+
+/* The numbers of up to 8 bits in slices, a byte a lane: register i holds those of lanes 16 i to
+ * 16 i + 15, then those of 128 lanes further on. Squares of 8 by 8 bits are transposed, of which
+ * each slice holds a row in every byte, then bytes are put in order. */
+BNN_ALWAYS_INLINE void bnn_slices_octets(unsigned bits, const bnn_slice *x, __m256i *octets) {
+  __m256i r[8];
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; ++i) {
+    r[i] = i < bits ? x[i] : _mm256_setzero_si256();
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; i += 2u) {
+    bnn_swap_bits(&r[i], &r[i + 1u], 1, 0x55);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; i += i & 1u ? 3u : 1u) {
+    bnn_swap_bits(&r[i], &r[i + 2u], 2, 0x33);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 4u; ++i) {
+    bnn_swap_bits(&r[i], &r[i + 4u], 4, 0x0f);
+  }
+  __m256i pairs[8];
+  BNN_UNROLL
+  for (unsigned i = 0; i < 4u; ++i) {
+    pairs[i] = _mm256_unpacklo_epi8(r[2u * i], r[2u * i + 1u]);
+    pairs[i + 4u] = _mm256_unpackhi_epi8(r[2u * i], r[2u * i + 1u]);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; i += 4u) {
+    const __m256i a = _mm256_unpacklo_epi16(pairs[i], pairs[i + 1u]);
+    const __m256i b = _mm256_unpackhi_epi16(pairs[i], pairs[i + 1u]);
+    const __m256i c = _mm256_unpacklo_epi16(pairs[i + 2u], pairs[i + 3u]);
+    const __m256i d = _mm256_unpackhi_epi16(pairs[i + 2u], pairs[i + 3u]);
+    octets[i] = _mm256_unpacklo_epi32(a, c);
+    octets[i + 1u] = _mm256_unpackhi_epi32(a, c);
+    octets[i + 2u] = _mm256_unpacklo_epi32(b, d);
+    octets[i + 3u] = _mm256_unpackhi_epi32(b, d);
+  }
+}
+
+/* n = base - factor * x, of numbers of up to 16 bits in slices; the factor is 1 or 2. */
+BNN_ALWAYS_INLINE void bnn_slices_numbers16(unsigned bits, const bnn_slice *x, int32_t base,
+                                            int32_t factor, int16_t *n) {
+  const __m256i first = _mm256_set1_epi16((short)base);
+  __m256i low[8];
+  __m256i high[8];
+  bnn_slices_octets(bits < 8u ? bits : 8u, x, low);
+  bnn_slices_octets(bits > 8u ? bits - 8u : 0u, x + 8, high);
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; ++i) {
+    __m256i a = _mm256_unpacklo_epi8(low[i], high[i]);
+    __m256i b = _mm256_unpackhi_epi8(low[i], high[i]);
+    a = _mm256_sub_epi16(first, factor == 2 ? _mm256_add_epi16(a, a) : a);
+    b = _mm256_sub_epi16(first, factor == 2 ? _mm256_add_epi16(b, b) : b);
+    const __m256i front = _mm256_permute2x128_si256(a, b, 0x20);
+    const __m256i back = _mm256_permute2x128_si256(a, b, 0x31);
+    _mm256_storeu_si256((__m256i *)(void *)&n[16u * i], front);
+    _mm256_storeu_si256((__m256i *)(void *)&n[16u * i + 128u], back);
+  }
+}
+
+/* The numbers of up to 8 bits in slices, a byte a lane. */
+BNN_ALWAYS_INLINE void bnn_slices_bytes(unsigned bits, const bnn_slice *x, uint8_t *bytes) {
+  __m256i octets[8];
+  bnn_slices_octets(bits, x, octets);
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; ++i) {
+    const __m128i front = _mm256_castsi256_si128(octets[i]);
+    const __m128i back = _mm256_extracti128_si256(octets[i], 1);
+    _mm_storeu_si128((__m128i *)(void *)&bytes[16u * i], front);
+    _mm_storeu_si128((__m128i *)(void *)&bytes[16u * i + 128u], back);
+  }
+}
+#else
+/* Bits i + shift of a change places with bits i of b, i in mask. */
+BNN_ALWAYS_INLINE void bnn_swap_bits(uint32_t *BNN_RESTRICT a, uint32_t *BNN_RESTRICT b,
+                                     uint32_t shift, uint32_t mask) {
+  for (size_t j = 0; j < BNN_SLICE_LANES / 32u; ++j) {
+    const uint32_t change = ((a[j] >> shift) ^ b[j]) & mask;
+    b[j] ^= change;
+    a[j] ^= change << shift;
+  }
+}
+
+/* The numbers of up to 8 bits in slices, a byte a lane: squares of 8 by 8 bits are transposed, of
+ * which each slice holds a row in every byte. */
+BNN_ALWAYS_INLINE void bnn_slices_bytes(unsigned bits, const bnn_slice *x, uint8_t *bytes) {
+  uint32_t r[8][BNN_SLICE_LANES / 32u];
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; ++i) {
+    bnn_slice_store((uint8_t *)r[i], i < bits ? x[i] : bnn_slice_fill(0));
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; i += 2u) {
+    bnn_swap_bits(r[i], r[i + 1u], 1u, 0x55555555u);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; i += i & 1u ? 3u : 1u) {
+    bnn_swap_bits(r[i], r[i + 2u], 2u, 0x33333333u);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 4u; ++i) {
+    bnn_swap_bits(r[i], r[i + 4u], 4u, 0x0f0f0f0fu);
+  }
+  for (size_t j = 0; j < BNN_SLICE_LANES / 32u; ++j) {
+    for (uint32_t i = 0; i < 32u; ++i) {
+      bytes[32u * j + i] = (uint8_t)(r[i % 8u][j] >> (i / 8u * 8u));
+    }
+  }
+}
+
+/* n = base - factor * x, of numbers of up to 16 bits in slices. */
+BNN_ALWAYS_INLINE void bnn_slices_numbers16(unsigned bits, const bnn_slice *x, int32_t base,
+                                            int32_t factor, int16_t *n) {
+  uint8_t low[BNN_SLICE_LANES];
+  uint8_t high[BNN_SLICE_LANES];
+  bnn_slices_bytes(bits < 8u ? bits : 8u, x, low);
+  if (bits > 8u) {
+    bnn_slices_bytes(bits - 8u, x + 8, high);
+  }
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    const int32_t number = bits > 8u ? (int32_t)low[i] + (int32_t)high[i] * 256 : (int32_t)low[i];
+    n[i] = (int16_t)(base - factor * number);
+  }
+}
+#endif
+
+/* The same of numbers of up to 24 bits. */
+BNN_ALWAYS_INLINE void bnn_slices_numbers32(unsigned bits, const bnn_slice *x, int32_t base,
+                                            int32_t factor, int32_t *n) {
+  uint8_t bytes[3][BNN_SLICE_LANES];
+  BNN_UNROLL
+  for (unsigned i = 0; 8u * i < bits; ++i) {
+    bnn_slices_bytes(bits - 8u * i < 8u ? bits - 8u * i : 8u, x + 8u * i, bytes[i]);
+  }
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    int32_t number = (int32_t)bytes[0][i];
+    if (bits > 8u) {
+      number += (int32_t)bytes[1][i] * 256;
+    }
+    if (bits > 16u) {
+      number += (int32_t)bytes[2][i] * 65536;
+    }
+    n[i] = base - factor * number;
+  }
+}
+
+/* Bit i of the words is set where all bits of flag i are, and bit i of `used`, unless it is NULL.
+ * Flags have all bits set or none. */
+BNN_ALWAYS_INLINE void bnn_flags_pack(size_t words, const uint8_t *flags, const uint32_t *used,
+                                      uint32_t *to) {
+  for (size_t j = 0; j < words; ++j) {
+    uint32_t word = 0;
+#if defined(__SSE2__)
+    const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)&flags[32u * j]);
+    const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)&flags[32u * j + 16u]);
+    word = (uint32_t)_mm_movemask_epi8(low) | ((uint32_t)_mm_movemask_epi8(high) << 16);
+#else
+    for (uint32_t i = 0; i < 32u; ++i) {
+      word |= (uint32_t)(flags[32u * j + i] & 1u) << i;
+    }
+#endif
+    to[j] = used ? word & used[j] : word;
+  }
+}
+
+#endif

@@ -1,0 +1,226 @@
+"""Kernel family B in C: layers store what the interpreter does, on every kind of slice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnncc.backend.program import SharedWork
+from bnncc.ir import interpret
+from bnncc.ir.graph import Graph
+from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.ops.linear import BinaryConv
+from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.shared_sums import SharedConv, SharedSums
+from bnncc.ir.types import Element, Stage
+from bnncc.ir.window import Axis, Window
+from bnncc.passes.base import Context, Family
+from bnncc.passes.canonical_affine import CANONICAL_AFFINE
+from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.share_sums import SHARE_SUMS
+from bnncc.pipeline import run_pass
+from bnncc.targets import target_named
+from tests.backend.test_conv_c import PLACES, built, convolved, same
+from tests.backend.toolchain import DIALECTS, WARNINGS, objects, together
+from tests.backend.zoo import Emitted, print_c
+from tests.ir.sketch import Sketch
+from tests.passes.applying import staged
+from tests.passes.convolutions import HALVED, SAME, binary, bits_of, image, kappa, residual
+
+WIDE: dict[str, tuple[Window, tuple[int, ...]]] = {
+    "a word": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (5, 32)),
+    "two words": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (4, 40)),
+    "half a word": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (16, 16)),
+    "halved": (Window((Axis(3, 2, before=1, after=1), Axis(3, 2, before=1, after=1))), (6, 66)),
+    "halved in a word": (Window((Axis(3, 2, 1, 1, 1), Axis(3, 2, 1, 1, 1))), (7, 30)),
+    "fewer words": (Window((Axis(3), Axis(3))), (6, 18)),
+}
+
+
+def shared(graph: Graph, target: str) -> Graph:
+    """Return a graph with its layers of bits as shared sums, checked by running both."""
+    context = Context(target_named(target), families={"*": Family.SHARED})
+    packed = LOWER_KERNELS.apply(CANONICAL_AFFINE.apply(graph, context).graph, context).graph
+    return run_pass(SHARE_SUMS, staged(packed, Stage.PACKED), context).graph
+
+
+def cases() -> Iterator[tuple[str, Graph]]:
+    layers = ("plain", "ragged groups")
+    pads = itertools.cycle([0, -1, 1, 0])
+    for place, name in itertools.product([*PLACES, *WIDE], layers):
+        pad = next(pads)
+        where = (PLACES | WIDE)[place]
+        if where[0].axes:
+            graph = convolved(name, where, (Element.BIPOLAR, pad, "no"), "limits")
+            yield f"{name}, {place}, pad {pad}", graph
+
+
+def numbers() -> Iterator[tuple[str, Graph]]:
+    """Yield layers that store numbers, or bits of what follows them."""
+    pads = itertools.cycle([0, -1, 1, 0])
+    endings = itertools.cycle(["both", "numbers"])
+    for place, name in itertools.product([*PLACES, *WIDE], ("plain", "ragged groups")):
+        where = (PLACES | WIDE)[place]
+        pad, ending = next(pads), next(endings)
+        if where[0].axes:
+            graph = convolved(name, where, (Element.BIPOLAR, pad, "no"), ending)
+            yield f"{name}, {place}, pad {pad}, {ending}", graph
+    yield "shortcuts", residual()
+    yield "shortcuts around fewer pixels", residual(downsampled=True)
+    yield "a scale a pixel", kappa()
+    yield "a scale a channel", gated((5, 6), SAME)
+    yield "a scale a channel of rows", gated((7,), Window((Axis(3, before=1, after=1),)))
+    yield "hostile", hostile()
+    yield "many planes alike", alike()
+    for element, falling in itertools.product((Element.BIPOLAR, Element.TERNARY), (False, True)):
+        yield f"pools of {element.value}, {falling}", pooled(element, falling=falling)
+
+
+def gated(sizes: tuple[int, ...], window: Window) -> Graph:
+    """Return a layer scaled by a number a channel, and shifted by one of each pixel."""
+    s = Sketch(shape=(1, 33, *sizes))
+    axes = tuple(range(2, 2 + len(sizes)))
+    mean = s(ReduceMean(axes, keepdims=True), "x", to="mean")
+    gate = s(ew.HardSigmoid(0.2, 0.5), mean, to="gate")
+    y = binary(s, bits_of(s, "x", "s", channels=33), 33, window, "n")
+    image = np.random.default_rng(0).standard_normal((1, 33, *sizes))
+    return s.done(s(ew.Add(), s(ew.Mul(), y, gate, to="z"), s.const(image, "image"), to="y"))
+
+
+def hostile() -> Graph:
+    """Return several results of one layer, behind slopes and scales of every sign."""
+    s = Sketch(shape=(1, 40, 6, 20))
+    random = np.random.default_rng(0)
+    y = binary(s, bits_of(s, "x", "s", channels=40), 13, SAME, "n")
+    gamma, beta, mean = random.uniform(-1, 1, (3, 13)).astype(np.float32)
+    gamma[::4] = 0
+    y = s.batch_norm(y, (gamma, beta, mean, random.uniform(0.1, 2, 13).astype(np.float32)))
+    slopes = random.standard_normal((13, 1, 1))
+    bent = s(ew.PRelu(), y, slopes, to="bent")
+    bits = [
+        bits_of(s, bent, f"b{i}", e, 13) for i, e in enumerate((Element.BIPOLAR, Element.TERNARY))
+    ]
+    # What the layers behind read, not the caller.
+    ends = [binary(s, b, 3, Window((Axis(1), Axis(1))), f"e{i}") for i, b in enumerate(bits)]
+    return s.done(s(ew.Neg(), bent, to="neg"), *ends)
+
+
+def pooled(element: Element, *, falling: bool) -> Graph:
+    """Return a layer whose bits are pooled, the smallest in some channels."""
+    s = Sketch(shape=(1, 34, 6, 22))
+    y = binary(s, bits_of(s, "x", "s", channels=34), 9, SAME, "a")
+    bits = bits_of(s, y, "b", element, 9)
+    directions = [s.const(np.where(np.arange(9) % 3, 1, -1), "d", Element.BIPOLAR)]
+    halved = Window((Axis(2, 2), Axis(2, 2))) if falling else HALVED
+    pool = s(MaxPool(halved), bits, *(directions if falling else ()), to="p")
+    return s.done(binary(s, pool, 3, SAME, "y"))
+
+
+def alike() -> Graph:
+    """Return filters that are the same: one class has all planes, and sums more than 16 bits."""
+    s = Sketch(shape=(1, 4100, 3, 4))
+    x = bits_of(s, "x", "s", channels=4100)
+    w = np.ones((7, 4100, 1, 1), np.int8)
+    w[:, ::3] = -1
+    n = s(BinaryConv(Window((Axis(1), Axis(1))), 1, 0), x, s.const(w, "w", Element.BIPOLAR), to="n")
+    rows = [np.linspace(-1, 1, 7), np.zeros(7), np.zeros(7)]
+    return s.done(s(ew.Dequantize(), n, *rows, to="y", elements=[Element.F64] * 3))
+
+
+def many_planes() -> Graph:
+    """Return a layer whose planes start beyond what 16 bits reach, at any byte."""
+    s = Sketch(shape=(1, 1200, 5, 6))
+    n = s(BinaryConv(SAME, 1, -1), bits_of(s, "x", "s", channels=1200), _signs(s, 3, 1200), to="n")
+    t = s.const([[-9], [0], [7]], "t", Element.I32)
+    bits = s(ew.Step(Element.BIPOLAR), n, t, [[-1, 1]] * 3, to="b")
+    return s.done(s(BinaryConv(SAME, 1, -1), bits, _signs(s, 2, 3), to="y"))
+
+
+def _signs(s: Sketch, out: int, channels: int) -> str:
+    signs = np.random.default_rng(out).choice(np.array([-1, 1], np.int8), (out, channels, 3, 3))
+    return s.const(signs, f"w{out}", Element.BIPOLAR)
+
+
+SLICES = [
+    *("generic", "x86-64", "cortex-m4", "x86-64-v3", "x86-64-avx512"),
+    *(pytest.param(t, marks=pytest.mark.slow) for t in ("aarch64", "cortex-m55")),
+]
+
+
+NUMBERS = ["generic", "x86-64", "x86-64-v3", "x86-64-avx512"]
+
+
+@pytest.mark.parametrize("target", SLICES)
+def test_every_word(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    models: dict[str, Emitted] = {}
+    for i, (what, graph) in enumerate(cases()):
+        packed = shared(graph, target)
+        assert any(isinstance(node.op, SharedSums) for node in packed.nodes), what
+        models[what] = print_c(packed, f"m{i}")
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+@pytest.mark.parametrize("target", NUMBERS)
+def test_every_number(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    models: dict[str, Emitted] = {}
+    for i, (what, graph) in enumerate(numbers()):
+        packed = shared(graph, target)
+        assert any(isinstance(node.op, SharedConv) for node in packed.nodes), what
+        models[what] = print_c(packed, f"m{i}")
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+@pytest.mark.parametrize(("compiler", "target"), [("gcc", "x86-64-v3"), ("clang", "generic")])
+def test_no_warning(tool, tmp_path: Path, compiler: str, target: str) -> None:
+    graphs = [shared(graph, target) for _, graph in (*cases(), *numbers())]
+    source = together((print_c(graph, f"m{i}") for i, graph in enumerate(graphs)), tmp_path)
+    flags = (*target_named(target).cflags, *DIALECTS["c99"], *WARNINGS)
+    objects(tool(compiler), [source], tmp_path, "-O1", *flags)
+
+
+def test_numbers_of_an_overlapping_group_are_made_once() -> None:
+    """A shortcut that a sum overwrites must not be added twice."""
+    packed = shared(residual(), "generic")
+    (_, last) = (node for node in packed.nodes if isinstance(node.op, SharedConv))
+    op = last.op
+    assert isinstance(op, SharedConv)
+    assert any(b < a + op.k for a, b in itertools.pairwise(op.firsts))
+    emitted = print_c(packed, "m")
+    (layer,) = (v for v in emitted.program.layers if v.outputs[0].buffer.tensor == last.outputs[0])
+    assert isinstance(layer.work, SharedWork)
+    assert layer.work.numbers is not None
+    assert layer.work.numbers.same  # it is overwritten
+    assert layer.work.numbers.done
+
+
+def wrong_words(
+    models: dict[str, Emitted],
+    target: str,
+    compiler: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[str]:
+    """Return what the C stores otherwise than the interpreter."""
+    flags = " ".join(target_named(target).cflags)
+    monkeypatch.setenv("CFLAGS", f"-O1 {flags}")
+    packed = shared(many_planes(), target)
+    models["many planes"] = print_c(packed, f"m{len(models)}")
+    sums = [node for node in packed.nodes if isinstance(node.op, SharedSums)]
+    wide = [packed.types[node.inputs[1]].element for node in sums]
+    assert (Element.WORD32 in wide) is not target_named(target).slices.aligned
+    functions = built(models, compiler, folder)
+    wrong = []
+    for what, e in models.items():
+        feeds = {n: image(e.graph.types[n].element, e.graph.types[n].shape) for n in e.graph.inputs}
+        expected = interpret.run_stored(e.graph, feeds)
+        outputs, stored = functions[what].traced(*feeds.values())
+        pairs = list(zip([b.tensor for b in e.program.results], stored, strict=True))
+        assert pairs
+        pairs += zip(e.graph.outputs, outputs, strict=True)
+        wrong += [f"{what}: {name}" for name, have in pairs if not same(have, expected[name])]
+    return wrong

@@ -1,0 +1,61 @@
+"""Count the instructions of binary layers: `python -m tests.bench.instructions`.
+
+python -m tests.bench.instructions                        the table, all machines
+python -m tests.bench.instructions --target cortex-m4     one machine
+python -m tests.bench.instructions --form zero --profile  padded with 0, and by function
+python -m tests.bench.instructions --model cnv.onnx       with the weights of a model
+
+A layer is 3x3 with 16x16 outputs. Counted is all from its input's planes of bits to its output's,
+the copies for the taps included, under QEMU; the result is checked. Flash is that of lists and
+limits, and of the code that ran; RAM that of planes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench.instructions.cases import FORMS, Case, random_weights, trained_cases
+from tests.bench.instructions.machines import LEVEL, MACHINES
+from tests.bench.instructions.measure import Count, count
+
+
+def main() -> int:
+    """Print a table; return 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [machine.target for machine in MACHINES]
+    parser.add_argument("--target", nargs="+", choices=names, default=names)
+    parser.add_argument("--channels", nargs="+", type=int, default=[64, 128])
+    parser.add_argument("--form", nargs="+", choices=FORMS, default=["minus"])
+    parser.add_argument("--model", type=Path, help="layers with this model's weights, not random")
+    parser.add_argument("--profile", action="store_true", help="print each function's part")
+    args = parser.parse_args()
+    cases = trained_cases(args.model) if args.model else []
+    for form, c in itertools.product(args.form, () if args.model else args.channels):
+        cases.append(Case("random", random_weights(c), form))
+    sys.stdout.write(f"gcc {LEVEL}; instructions/MAC, flash (lists + code), RAM in bytes\n")
+    with tempfile.TemporaryDirectory(prefix="bnncc-bench-") as folder:
+        for machine in MACHINES:
+            for i, case in enumerate(cases if machine.target in args.target else ()):
+                _print(count(machine, case, Path(folder) / f"{machine.target}{i}"), args.profile)
+    return 0
+
+
+def _print(found: Count, profile: bool) -> None:
+    lists, code = found.flash
+    figures = f"{found.per_mac:8.4f}  {lists:7} + {code:5}  {found.ram:7}"
+    sys.stdout.write(f"{found.machine:11} {found.case:24} {figures}\n")
+    for name, instructions in found.functions if profile else ():
+        sys.stdout.write(f"  {instructions / found.macs:8.5f} {name}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""How many instructions a binary multiply-accumulate takes in generated code, at most.
+
+Counts are exact, but follow the compiler's version: a ceiling that a newer one breaks says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.instructions.cases import Case, random_weights, trained_cases
+from tests.bench.instructions.machines import MACHINES, Machine
+from tests.bench.instructions.measure import count
+
+CEILINGS = {
+    "cortex-m0": {64: 0.125, 128: 0.109},
+    "cortex-m4": {64: 0.083, 128: 0.068},
+    "cortex-m55": {64: 0.028, 128: 0.023},
+    "aarch64": {64: 0.0150, 128: 0.0124},
+    "riscv32": {64: 0.104, 128: 0.091},
+}
+"""Target -> channels -> instructions per MAC of a 3x3 layer, 16x16 outputs, padded with -1."""
+
+OTHERS = {
+    "cortex-m0": {"zero": 0.139, "strided": 0.167, "valid": 0.157},
+    "cortex-m4": {"zero": 0.094, "strided": 0.093, "valid": 0.086},
+    "cortex-m55": {"zero": 0.032, "strided": 0.0364, "valid": 0.0295},
+    "aarch64": {"zero": 0.0175, "strided": 0.0208, "valid": 0.0168},
+    "riscv32": {"zero": 0.112, "strided": 0.142, "valid": 0.134},
+}
+"""The same for 64 channels: padded with 0, of stride 2, and not padded."""
+
+STEPS = [(target, channels) for target, row in CEILINGS.items() for channels in row]
+
+
+def machine_of(target: str, tool) -> Machine:
+    machine = next(m for m in MACHINES if m.target == target)
+    for program in (f"{machine.tools}gcc", machine.emulator[0], "gcc"):
+        tool(program)
+    return machine
+
+
+def test_a_layer_is_counted(tool, tmp_path: Path) -> None:
+    found = count(machine_of("cortex-m4", tool), Case("random", random_weights(64)), tmp_path)
+    assert 0.04 < found.per_mac <= CEILINGS["cortex-m4"][64]
+    assert found.instructions == sum(n for _, n in found.functions)
+    assert found.flash[0] < 20_000
+    assert found.flash[1] < 6_000
+    assert found.ram < 16_384
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "channels"), STEPS)
+def test_ceiling(tool, tmp_path: Path, target: str, channels: int) -> None:
+    case = Case("random", random_weights(channels))
+    assert count(machine_of(target, tool), case, tmp_path).per_mac <= CEILINGS[target][channels]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["zero", "strided", "valid"])
+@pytest.mark.parametrize("target", OTHERS)
+def test_other_forms(tool, tmp_path: Path, target: str, form: str) -> None:
+    case = Case("random", random_weights(64), form)
+    assert count(machine_of(target, tool), case, tmp_path).per_mac <= OTHERS[target][form]
+
+
+@pytest.mark.slow
+def test_trained_weights(tool, tmp_path: Path, shared_dir: Path) -> None:
+    model = shared_dir / "models" / "trained" / "bnnpynq_cnv_trained.torchscript.onnx"
+    found = {
+        case.weights.shape[0]: count(machine_of("cortex-m4", tool), case, tmp_path).per_mac
+        for case in trained_cases(model)
+    }
+    assert list(found) == [64, 128, 256]
+    # Their classes differ more in size than random ones: sums may be a bit wider.
+    assert all(found[c] <= 1.04 * CEILINGS["cortex-m4"][c] for c in (64, 128))

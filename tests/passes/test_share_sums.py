@@ -1,0 +1,170 @@
+"""Layers become shared sums where asked, and hand on planes and planar numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnncc.ir.graph import Graph
+from bnncc.ir.ops.elementwise import Step
+from bnncc.ir.ops.kernels import Move, PoolBits, XnorConv
+from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, SharedConv, SharedSums, Spread
+from bnncc.ir.types import CHANNELS_LAST, DENSE, Element, PixelPlanes, Planar, Stage
+from bnncc.ir.window import Axis, Window
+from bnncc.passes.base import Context, Family, Outcome
+from bnncc.passes.canonical_affine import CANONICAL_AFFINE
+from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.share_sums import SHARE_SUMS, pitch_of
+from bnncc.pipeline import run_pass
+from bnncc.targets import target_named
+from tests.ir.sketch import Sketch
+from tests.passes.applying import staged
+from tests.passes.convolutions import HALVED, POINT, SAME, binary, bits_of, residual
+
+GENERIC = target_named("generic")
+EVERYWHERE = Context(GENERIC, families={"*": Family.SHARED})
+
+
+def lowered(graph: Graph) -> Graph:
+    canonical = CANONICAL_AFFINE.apply(graph, Context(GENERIC)).graph
+    return staged(LOWER_KERNELS.apply(canonical, Context(GENERIC)).graph, Stage.PACKED)
+
+
+def applied(graph: Graph, context: Context = EVERYWHERE) -> Outcome:
+    """Return what the pass makes of a graph of the BINARY stage, having run both."""
+    return run_pass(SHARE_SUMS, lowered(graph), context)
+
+
+def chain(element: Element = Element.BIPOLAR, zeros: str = "no") -> Graph:
+    """Return two layers of bits, the first of which makes bits for the second."""
+    s = Sketch(shape=(1, 12, 5, 6))
+    first = binary(s, bits_of(s, "x", "s", element, 12), 9, SAME, "a", zeros=zeros)
+    return s.done(binary(s, bits_of(s, first, "b", element, 9), 3, SAME, "y", zeros=zeros))
+
+
+def moves(graph: Graph) -> list[tuple[str, str]]:
+    return [
+        (str(node.op.sources[0].layout), str(node.op.to))
+        for node in graph.nodes
+        if isinstance(node.op, Move)
+    ]
+
+
+def test_layers_hand_on_planes() -> None:
+    after = applied(chain()).graph
+    assert [type(node.op) for node in after.nodes] == [
+        *(Move, type(after.nodes[1].op)),
+        *(Move, Spread, SharedConv, Spread, SharedConv, Move),
+    ]
+    assert moves(after) == [
+        ("dense", "channels-last"),
+        ("packed32x1", "pixels8x1"),
+        ("planar8", "dense"),
+    ]
+
+
+def test_comparisons_of_sums_stay_on_slices() -> None:
+    s = Sketch(shape=(1, 12, 5, 6))
+    binary(s, bits_of(s, "x", "s", channels=12), 9, SAME, "a")
+    limits = s.const(np.random.default_rng(0).integers(-9, 9, (9, 1)), "t", Element.I32)
+    bits = s(Step(Element.BIPOLAR), s.builder.nodes[-1].inputs[0], limits, [[-1, 1]] * 9, to="b")
+    after = applied(s.done(binary(s, bits, 3, SAME, "y"))).graph
+    first, last = (node for node in after.nodes if isinstance(node.op, ClassSums))
+    assert isinstance(first.op, SharedSums)
+    assert after.types[first.output].layout == PixelPlanes(8, 32)
+    assert isinstance(last.op, SharedConv)
+
+
+def test_a_shortcut_stays_planar() -> None:
+    after = applied(residual()).graph
+    first, second = (node for node in after.nodes if isinstance(node.op, SharedConv))
+    planar = Planar(8, 32)
+    assert [after.types[name].layout for name in first.outputs] == [planar, PixelPlanes(8, 32)]
+    assert second.inputs[4] == first.outputs[0]
+    assert after.types[first.inputs[4]].layout == planar
+    assert (str(planar), str(CHANNELS_LAST)) not in moves(after)
+    assert (str(planar), str(DENSE)) in moves(after)
+
+
+def test_other_kernels_get_numbers_with_channels_last() -> None:
+    after = applied(residual(downsampled=True)).graph
+    assert ("planar8", "channels-last") in moves(after)
+    assert ("channels-last", "planar8") in moves(after)
+
+
+@pytest.mark.parametrize(
+    ("element", "zeros", "reason"),
+    [
+        (Element.TERNARY, "no", "it reads ternary, not single bits"),
+        (Element.BIPOLAR, "few", "some of its weights are not +-1"),
+        (Element.BIPOLAR, "odd", "some of its weights are not +-1"),
+    ],
+)
+def test_what_cannot_share_says_why(element: Element, zeros: str, reason: str) -> None:
+    before = lowered(chain(element, zeros))
+    outcome = SHARE_SUMS.apply(before, EVERYWHERE)
+    assert outcome.graph is before
+    assert {r.reason for r in outcome.refusals} == {f"no shared sums: {reason}"}
+    assert {r.node for r in outcome.refusals} == {
+        node.name for node in before.nodes if isinstance(node.op, XnorConv)
+    }
+
+
+def test_a_dense_layer_has_one_pixel() -> None:
+    s = Sketch(shape=(1, 40))
+    before = lowered(s.done(binary(s, bits_of(s, "x", "s", channels=40), 9, POINT, "y")))
+    outcome = SHARE_SUMS.apply(before, EVERYWHERE)
+    assert outcome.graph is before
+    (refusal,) = outcome.refusals
+    assert refusal.reason == "no shared sums: a dense layer has one pixel, and lanes are pixels"
+
+
+def test_only_what_was_asked_for() -> None:
+    before = lowered(chain())
+    assert SHARE_SUMS.apply(before, Context(GENERIC)).graph is before
+    assert not SHARE_SUMS.apply(before, Context(GENERIC)).refusals
+    first = Context(GENERIC, families={"the a": Family.SHARED})
+    after = applied(chain(), first).graph
+    assert [type(n.op) for n in after.nodes if isinstance(n.op, XnorConv | ClassSums)] == [
+        SharedConv,
+        XnorConv,
+    ]
+    assert ("pixels8x1", "packed32x1") in moves(after)
+
+
+def test_applied_twice_it_changes_nothing() -> None:
+    after = applied(residual()).graph
+    assert SHARE_SUMS.apply(after, EVERYWHERE).graph is after
+
+
+@pytest.mark.parametrize(
+    ("width", "pitch"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (32, 32), (33, 64), (65, 96)]
+)
+def test_rows_are_whole_words_or_parts_of_one(width: int, pitch: int) -> None:
+    assert pitch_of(width) == pitch
+
+
+def pooled(window: Window, *, falling: bool) -> Graph:
+    """Two layers with a pool of bits between them, which some channels want the smallest of."""
+    s = Sketch(shape=(1, 12, 6, 6))
+    first = binary(s, bits_of(s, "x", "s", channels=12), 9, SAME, "a")
+    directions = [s.const(np.where(np.arange(9) % 3, 1, -1), "d", Element.BIPOLAR)]
+    bits = bits_of(s, first, "b", channels=9)
+    pool = s(MaxPool(window), bits, *(directions if falling else ()), to="p")
+    return s.done(binary(s, pool, 3, SAME, "y"))
+
+
+QUARTER = Window((Axis(2, 2), Axis(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("window", "falling", "taken"),
+    [(QUARTER, False, True), (QUARTER, True, True), (HALVED, False, True), (HALVED, True, False)],
+)
+def test_pools_between_layers_take_planes(window: Window, falling: bool, taken: bool) -> None:
+    after = applied(pooled(window, falling=falling)).graph
+    assert [type(n.op) for n in after.nodes if isinstance(n.op, PoolPlanes | PoolBits)] == [
+        PoolPlanes if taken else PoolBits
+    ]
+    assert len(moves(after)) == (3 if taken else 5)

@@ -1,0 +1,93 @@
+"""Lists of classes: each plane once a group, in the class of its signs; 16 bits where they do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnncc.ir.taps import TapPlanes
+from bnncc.ir.types import Array
+from bnncc.ir.window import Axis, Window
+from bnncc.passes.sharing import Lists, best_group_size, group_starts, listed
+
+SAME = Window((Axis(3, 1, 1, 1, 1), Axis(3, 1, 1, 1, 1)))
+K = 3
+
+
+def planes(channels: int, width: int = 6, *, by_row: bool = True) -> TapPlanes:
+    pitch = 8 if width <= 8 else 32
+    return TapPlanes(SAME, (6, width), channels, 0, pitch, 32, by_row, inverted=True, word_bits=32)
+
+
+def weights(channels: int) -> Array:
+    random = np.random.default_rng(channels)
+    bits = random.random((K, channels, 3, 3)) < 0.5
+    bits[2] = bits[0]  # half of the classes stay empty
+    return bits
+
+
+def lists_of(bits: Array, taps: TapPlanes) -> Lists:
+    found = listed(bits, taps, (0,), K, 1)
+    assert found is not None
+    return found
+
+
+def assert_complete(found: Lists, bits: Array, taps: TapPlanes) -> None:
+    """Each plane is in the class of its signs, inverted where the first channel's weight is +1."""
+    places = found.entries.astype(np.int64) * found.unit
+    classes = np.repeat(np.arange(found.fours.size), 4 * found.fours[0].astype(np.int64))
+    real = places != taps.zeros
+    have = sorted(zip(places[real].tolist(), classes[real].tolist(), strict=True))
+    rows = np.moveaxis(bits, 1, -1).reshape(K, -1)
+    keys = (rows[1] ^ rows[0]) + 2 * (rows[2] ^ rows[0])
+    where = taps.offsets().reshape(-1) + np.where(rows[0], 4 * taps.half, 0)
+    assert have == sorted(zip(where.tolist(), keys.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+@pytest.mark.parametrize("channels", [1, 5, 33])
+def test_each_plane_is_listed_once(channels: int, by_row: bool) -> None:
+    bits, taps = weights(channels), planes(channels, by_row=by_row)
+    assert_complete(lists_of(bits, taps), bits, taps)
+
+
+def test_16_bits_end_where_offsets_pass_them() -> None:
+    per_channel = planes(2).zeros - planes(1).zeros
+    most = (1 << 16) // per_channel
+    for channels in (most - 1, most, most + 1):
+        bits, taps = weights(channels), planes(channels)
+        found = lists_of(bits, taps)
+        assert found.unit == 1  # rows of a byte: no larger unit would do
+        fits = int(taps.zeros) < 1 << 16
+        assert found.entries.dtype == (np.uint16 if fits else np.uint32)
+        assert_complete(found, bits, taps)
+    assert lists_of(weights(most - 1), planes(most - 1)).entries.dtype == np.uint16
+    assert lists_of(weights(most + 1), planes(most + 1)).entries.dtype == np.uint32
+
+
+def test_16_bits_reach_further_where_planes_are_on_words() -> None:
+    channels = (1 << 16) // (planes(2, 20).zeros - planes(1, 20).zeros) + 1
+    bits, taps = weights(channels), planes(channels, 20)
+    found = lists_of(bits, taps)
+    assert (found.entries.dtype, found.unit) == (np.uint16, 2)
+    assert_complete(found, bits, taps)
+
+
+def test_more_planes_than_counters_hold_are_refused() -> None:
+    bits = np.zeros((K, (1 << 16) // 9 + 1, 3, 3), bool)
+    assert listed(bits, planes(bits.shape[1]), (0,), K, 1) is None
+
+
+def test_the_last_group_overlaps() -> None:
+    assert group_starts(10, 1, 4) == (0, 4, 6)
+    assert group_starts(10, 2, 2) == (0, 2, 3, 5, 7, 8)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(64, 4), (128, 5), (256, 6)])
+def test_group_sizes_are_those_measured_best(channels: int, size: int) -> None:
+    """By `python -m tests.bench.instructions` on all its machines; on one, 256 channels tie."""
+    assert best_group_size(channels, 9 * channels) == size
+
+
+def test_groups_have_no_more_channels_than_there_are() -> None:
+    assert best_group_size(2, 1000) == 2

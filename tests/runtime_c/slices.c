@@ -1,0 +1,173 @@
+/* Every function on slices against the same on single lanes; the result is the line that failed.
+ *
+ * SLICES is a header under slices/, WIDE and UNIT the form of lists.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include SLICES
+
+#include "bnn_slices.h"
+
+enum { BYTES = BNN_SLICE_LANES / 8, PLANES = 40, MOST = 70, BITS = 16 };
+
+#if WIDE
+typedef uint32_t place;
+#else
+typedef uint16_t place;
+#endif
+
+/* The last plane that 16 bits reach lies at the end of this. */
+static union {
+  uint32_t words[(65535u * UNIT + 512u) / 4u];
+  uint8_t bytes[65535u * UNIT + 512u];
+} room;
+
+#define CHECK(condition) \
+  if (!(condition)) {    \
+    return __LINE__;     \
+  }
+
+static uint64_t state = 88172645463325252u;
+
+static uint32_t random32(void) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return (uint32_t)(state >> 16);
+}
+
+static bnn_slice random_slice(void) {
+  uint32_t words[BYTES / 4];
+  for (size_t i = 0; i < BYTES / 4; ++i) {
+    words[i] = random32();
+  }
+  return bnn_slice_load((const uint8_t *)words);
+}
+
+static unsigned lane(bnn_slice s, size_t i) {
+  uint32_t words[BYTES / 4];
+  bnn_slice_store((uint8_t *)words, s);
+  return (unsigned)(((const uint8_t *)words)[i / 8] >> (i % 8)) & 1u;
+}
+
+static uint32_t number(const bnn_slice *x, unsigned bits, size_t i) {
+  uint32_t value = 0;
+  for (unsigned bit = 0; bit < bits; ++bit) {
+    value |= (uint32_t)lane(x[bit], i) << bit;
+  }
+  return value;
+}
+
+static int gates(void) {
+  const bnn_slice a = random_slice(), b = random_slice(), c = random_slice();
+  bnn_slice full = c, half = c;
+  const bnn_slice carry = bnn_full_add(&full, a, b);
+  const bnn_slice carry_of_half = bnn_half_add(&half, a);
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    const unsigned x = lane(a, i), y = lane(b, i), z = lane(c, i);
+    CHECK(lane(bnn_slice_fill(0), i) == 0 && lane(bnn_slice_fill(1), i) == 1);
+    CHECK(lane(bnn_slice_and(a, b), i) == (x & y));
+    CHECK(lane(bnn_slice_or(a, b), i) == (x | y));
+    CHECK(lane(bnn_slice_xor(a, b), i) == (x ^ y));
+    CHECK(lane(bnn_slice_without(a, b), i) == (x & ~y));
+    CHECK(lane(bnn_slice_not(a), i) == 1u - x);
+    CHECK(lane(full, i) + 2u * lane(carry, i) == x + y + z);
+    CHECK(lane(half, i) + 2u * lane(carry_of_half, i) == x + z);
+  }
+  return 0;
+}
+
+/* Class sums of `bits` bits of the planes in a list, from none up to what the bits hold. */
+#define CLASS_SUM(bits)                                                              \
+  static void class_sum_##bits(const bnn_list *list, size_t fours, bnn_slice *sum) { \
+    static bnn_slice carries[(1u << bits) / 16u + 4u];                               \
+    bnn_class_sum(bits, room.bytes, *list, fours, carries, sum);                     \
+  }
+CLASS_SUM(5)
+CLASS_SUM(7)
+CLASS_SUM(12)
+
+static place list_of[1u << 12];
+
+static int class_sums(int kind) {
+  const bnn_list list = {list_of, WIDE, UNIT};
+  const place last = 65535u;
+  for (size_t i = 0; i < PLANES; ++i) {
+    const bnn_slice plane = kind == 2 ? random_slice() : bnn_slice_fill((uint32_t)kind);
+    bnn_slice_store(&room.bytes[i * BYTES], plane);
+    bnn_slice_store(&room.bytes[(size_t)last * UNIT], plane);
+  }
+  for (size_t i = 0; i < sizeof list_of / sizeof *list_of; ++i) {
+    const size_t chosen = random32() % (PLANES + 1u);
+    list_of[i] = chosen == PLANES ? last : (place)(chosen * BYTES / UNIT);
+  }
+  for (size_t fours = 0; 4u * fours < 1u << 12; fours += fours < MOST / 4 ? 1 : 331) {
+    bnn_slice sum[BITS];
+    unsigned bits = 12;
+    if (4u * fours < 1u << 5) {
+      bits = 5;
+      class_sum_5(&list, fours, sum);
+    } else if (4u * fours < 1u << 7) {
+      bits = 7;
+      class_sum_7(&list, fours, sum);
+    } else {
+      class_sum_12(&list, fours, sum);
+    }
+    for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+      uint32_t expected = 0;
+      for (size_t n = 0; n < 4u * fours; ++n) {
+        const uint8_t *at = &room.bytes[(size_t)list_of[n] * UNIT];
+        expected += (uint32_t)(at[i / 8] >> (i % 8)) & 1u;
+      }
+      CHECK(number(sum, bits, i) == expected);
+    }
+  }
+  return 0;
+}
+
+/* Sums, differences and comparisons of numbers of `bits` bits. */
+#define NUMBERS(bits)                                                                  \
+  static int numbers_##bits(int kind) {                                                \
+    bnn_slice x[bits + 1], y[bits + 1], s[bits + 1], d[bits + 1], r[bits + 1];         \
+    for (unsigned i = 0; i < bits; ++i) {                                              \
+      x[i] = kind == 2 ? random_slice() : bnn_slice_fill((uint32_t)kind);              \
+      y[i] = kind == 2 ? random_slice() : bnn_slice_fill((uint32_t)(i % 2));           \
+    }                                                                                  \
+    bnn_slices_butterfly(bits, s, d, x, y);                                            \
+    bnn_slices_add(bits, r, x, y);                                                     \
+    for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {                                     \
+      const uint32_t a = number(x, bits, i), b = number(y, bits, i);                   \
+      CHECK(number(s, bits + 1, i) == a + b);                                          \
+      CHECK(number(r, bits + 1, i) == a + b);                                          \
+      CHECK(number(d, bits + 1, i) == a + (1u << bits) - 1u - b);                      \
+    }                                                                                  \
+    for (unsigned n = 0; n < 20; ++n) {                                                \
+      const uint32_t limit = n ? random32() & ((1u << bits) - 1u) : (1u << bits) - 1u; \
+      const bnn_slice below = bnn_slices_below(bits, x, limit);                        \
+      for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {                                   \
+        CHECK(lane(below, i) == (number(x, bits, i) < limit));                         \
+      }                                                                                \
+    }                                                                                  \
+    return 0;                                                                          \
+  }
+NUMBERS(1)
+NUMBERS(5)
+NUMBERS(16)
+
+static int all(void) {
+  int failed = 0;
+  for (int kind = 0; kind < 3 && !failed; ++kind) {
+    failed = gates();
+    failed = failed ? failed : class_sums(kind);
+    failed = failed ? failed : numbers_1(kind);
+    failed = failed ? failed : numbers_5(kind);
+    failed = failed ? failed : numbers_16(kind);
+  }
+  return failed;
+}
+
+int main(void) {
+  return all() ? 1 : 0;
+}
