@@ -20,15 +20,19 @@ from bnncc.passes.absorb_pads import ABSORB_PADS
 from bnncc.passes.base import Context, Outcome, Pass, Refusal
 from bnncc.passes.binarise_weights import BINARISE_WEIGHTS
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
+from bnncc.passes.canonical_pools import CANONICAL_POOLS
 from bnncc.passes.eliminate_dead import ELIMINATE_DEAD
 from bnncc.passes.equivalence import differences
 from bnncc.passes.flip_falling import FLIP_FALLING
 from bnncc.passes.fold_constants import FOLD_CONSTANTS
 from bnncc.passes.fold_thresholds import FOLD_THRESHOLDS
+from bnncc.passes.hoist_shortcuts import HOIST_SHORTCUTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.recognise_steps import RECOGNISE_STEPS
 from bnncc.passes.remove_identities import REMOVE_IDENTITIES
+from bnncc.passes.resolve_scaled_zero import RESOLVE_SCALED_ZERO
 from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
+from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.passes.sink_pools import SINK_POOLS
 from bnncc.passes.sink_reshapes import SINK_RESHAPES
 from bnncc.passes.sink_transposes import SINK_TRANSPOSES
@@ -39,11 +43,13 @@ PIPELINE: tuple[Pass, ...] = (
     FOLD_CONSTANTS,  # so that weights and statistics are values, however they are spelled
     REMOVE_IDENTITIES,  # so that chains are not interrupted by nodes that compute nothing
     SINK_TRANSPOSES,  # layers then meet their pads and signs, wherever the model keeps channels
+    CANONICAL_POOLS,  # once channels come first: pools pad for themselves, and order bits
     ABSORB_PADS,  # so that layers pad for themselves, before anything reasons about their borders
     ABSORB_MOVEMENT,  # dense layers read images as they lie in memory, and see the signs before
     SINK_RESHAPES,  # after the convolutions that dense layers became: nothing parts them from Steps
     RECOGNISE_STEPS,  # every quantiser becomes a Step before anything asks what a layer reads
     ELIMINATE_DEAD,  # what a recognised Step no longer needs, which is no less work to look at
+    RESOLVE_SCALED_ZERO,  # two levels are one plane, three are two: before anything counts them
     BINARISE_WEIGHTS,  # needs Steps: a layer is integer if its input is
     ELIMINATE_DEAD,  # Steps of which integers were made, or their chains have two readers
     SINK_POOLS,  # needs to know which Steps make bits; then they follow an accumulator
@@ -52,7 +58,9 @@ PIPELINE: tuple[Pass, ...] = (
     ELIMINATE_DEAD,  # the chains that the thresholds replaced, or accumulators have two readers
     FLIP_FALLING,  # needs thresholds on accumulators that nothing else reads
     CANONICAL_AFFINE,  # what could not be folded, in the form that epilogues take
+    HOIST_SHORTCUTS,  # last, for kernels are made of what comes before them in the graph
     LOWER_KERNELS,  # takes every node that is left into a kernel, or refuses
+    SHARE_SUMS,  # chooses among kernels for layers that have one each by then
 )
 
 _WHOLE_GRAPH_ROWS = 4
@@ -161,6 +169,7 @@ def _check_whole(before: Graph, after: Graph) -> None:
 
 def _random_input(kind: TensorType, rows: int, random: np.random.Generator) -> Array:
     shape = (rows, *kind.shape[1:])
-    if kind.element is Element.U8:
-        return random.integers(0, 256, shape).astype(np.uint8)
+    if kind.element in (Element.U8, Element.I8):
+        whole = np.iinfo(kind.element.dtype)
+        return random.integers(whole.min, whole.max + 1, shape).astype(kind.element.dtype)
     return random.uniform(-1, 1, shape).astype(kind.element.dtype)

@@ -22,6 +22,7 @@ from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.text import format_graph
 from bnncc.ir.types import Array, Element, Stage, TensorType
 from bnncc.passes.base import Context, Exactness, Outcome, Pass
+from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.pipeline import PIPELINE, Lowered, run_pass, run_pipeline
 from tests.ir.chains import FLOAT, extended
 from tests.ir.sketch import F, Sketch, ops, same_bits
@@ -511,7 +512,7 @@ def with_pipeline(monkeypatch: pytest.MonkeyPatch, *passes: Pass) -> None:
 
 
 def test_what_is_left_at_the_end_must_be_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_pipeline(monkeypatch, *PIPELINE[:-1])
+    with_pipeline(monkeypatch, *PIPELINE[: PIPELINE.index(LOWER_KERNELS)])
     with pytest.raises(InternalError, match="no graph of stage packed") as caught:
         run_pipeline(networks()["classic"], GENERIC)
     assert caught.value.code == "BNN090"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -188,15 +189,22 @@ def _varies(parameter: Array, channels: int) -> bool:
     return parameter.ndim > 0 and parameter.shape[0] == channels and channels > 1
 
 
-def trace(graph: Graph, output: str, root: str) -> Chain | None:
+def trace(graph: Graph, output: str, root: str, *, pixels: bool = False) -> Chain | None:
     """Return `output` as a chain over `root`, or None where it is not one.
 
     It is one if every path from `output` upward reaches `root` or a constant through elementwise
     operations alone, every constant is a scalar or one value a channel, and nothing broadcasts the
     root to a larger shape.
+
+    Args:
+        graph: where both are.
+        output: what is computed.
+        root: what it is computed from.
+        pixels: whether constants may vary within a channel: each pixel of each channel, in C order,
+            is a channel of the result.
     """
     shape = graph.types[root].shape
-    channels = shape[1] if len(shape) > 1 else 1
+    channels = math.prod(shape[1 : None if pixels else 2])
     order: dict[str, Node] = {}
     if not _visit(graph, output, root, order) or not order:
         return None
@@ -214,7 +222,10 @@ def trace(graph: Graph, output: str, root: str) -> Chain | None:
             elif name in indices:
                 operands.append(Operand(Source.TERM, indices[name]))
             else:
-                parameter = _parameter(node, name, graph.constants[name], shape)
+                constant = graph.constants[name]
+                parameter = _parameter(node, name, constant, shape)
+                if pixels:
+                    parameter = _at_pixels(constant, parameter, shape)
                 if parameter is None:
                     return None
                 if name not in names:
@@ -289,6 +300,21 @@ def _parameter(node: Node, name: str, constant: Array, shape: Sequence[int]) -> 
     if isinstance(op, Elementwise) and node.inputs.index(name) in op.channel_operands:
         return constant if constant.ndim == 2 else per_channel(constant, shape[:2])
     return per_channel(constant, shape)
+
+
+def _at_pixels(constant: Array, row: Array | None, shape: Sequence[int]) -> Array:
+    """Return a constant operand as it applies to each pixel of each channel.
+
+    Args:
+        constant: the operand; it broadcasts to one sample, or the result were larger than the root.
+        row: as it applies to each channel, [], [C] or [C or 1, T]; None if it varies within some.
+        shape: of the tensors of the chain, [N, C, *S].
+    """
+    if row is None:
+        return np.broadcast_to(constant, (1, *shape[1:])).reshape(-1)
+    if row.ndim and len(row) == shape[1]:
+        return np.repeat(row, math.prod(shape[2:]), axis=0)
+    return row
 
 
 def _visit(graph: Graph, name: str, root: str, order: dict[str, Node]) -> bool:

@@ -82,7 +82,7 @@ def _absorbing(graph: Graph, node: Node, pad: Pad, reader: Node) -> Node | None:
     if kind.shape != graph.types[reader.output].shape:
         return None
     inputs = (node.inputs[0], *reader.inputs[1:])
-    origin = tuple(dict.fromkeys((*node.origin, *reader.origin)))
+    origin = tuple(dict.fromkeys((*reader.origin, *node.origin)))
     return Node(op, reader.name, inputs, reader.outputs, origin)
 
 

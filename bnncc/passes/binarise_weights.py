@@ -10,7 +10,9 @@ Over integers, weights may be -alpha, 0, +alpha too, any two values alpha * sign
 16 equally spaced values, integers times alpha and perhaps an offset: `%S = WindowSum(%b);
 %y = DequantizeTwo(%n, %S, alpha, offset, ...)`, since they sum to alpha * n + offset * S. Where
 taps outside hold a real 0 that no integer stands for, they count for nothing in n and S, and the
-shift, what the map's own offset adds, is another at the border: a constant image.
+shift, what the map's own offset adds, is another at the border: a constant image. Levels that are
+two planes of bits, each with a unit of its own, are two layers on bits: `%y = DequantizeTwo(%n, %m,
+alpha * unit, alpha * unit', ...)`.
 
 The value of the layer becomes the double expression, rounded once, such as fl(alpha * n): a float32
 sum of +-alpha is not a function of n, it depends on the order of its terms, and this is the value
@@ -21,9 +23,9 @@ for which the same bounds hold.
 
 Over reals every magnitude must be alpha itself; over integers crumbs of 2^-20 are bounded by slack.
 
-Refuses: rows with other values, sums beyond 2^24.
-Source: Courbariaux et al. 2016, section 1; Rastegari et al. 2016, eq. 2 (alpha); Tu et al. 2022
-(AdaBin), eq. 6 (two values).
+Refuses: rows with other values, sums beyond 2^24, two-valued weights on two planes.
+Source: Courbariaux et al. 2016, section 1; Rastegari et al. 2016, eq. 2 (alpha); Zhang et al. 2018
+(LQ-Nets), eq. 3 (two planes); Tu et al. 2022 (AdaBin), eq. 6 (two values).
 """
 
 from __future__ import annotations
@@ -89,6 +91,8 @@ def _rewritten(
     if rows.reason:
         return [], rows.reason
     operand = operands.bits(node) or operands.codes(node)
+    if operand is not None and operand.beside and rows.offset.any():
+        return [], "its weights are two-valued, and its input is levels that are not equally spaced"
     if operand is not None:
         return _integer(rewrite, node, operand, rows), ""
     if rows.integers:
@@ -149,14 +153,21 @@ def _integer(rewrite: Rewrite, node: Node, operand: Operand, rows: BinaryRows) -
         element = Element.F32 if value.ndim > 1 else Element.F64
         return rewrite.constant(f"{node.output}.{what}", value, element)
 
-    if not rows.offset.any():
+    if not rows.offset.any() and not operand.beside:
         rest = [constant("scale", scale), constant("shift", shift), constant("slack", slack)]
         value = rewrite.node(Dequantize(), (accumulator, *rest), node.output, node.origin)
         return [layer, value]
-    total = _window_sum(rewrite, node, op, operand)
+    if operand.beside:
+        second = _binary(node, operand.window, operand.beside.pad)
+        name = rewrite.fresh(f"{node.output}.second")
+        total = rewrite.node(second, (operand.beside.name, weights), name, origin)
+        weight = rows.alpha.astype(np.float64) * operand.beside.unit
+    else:
+        total = _window_sum(rewrite, node, op, operand)
+        weight = rows.offset * operand.unit
     rest = [
         constant("scale", scale),
-        constant("weight", rows.offset * operand.unit),
+        constant("weight", weight),
         constant("shift", shift),
         constant("slack", slack),
     ]
@@ -206,14 +217,25 @@ def _slack(graph: Graph, node: Node, operand: Operand, rows: BinaryRows) -> Arra
 
 
 def _bias_added_by_the_same_gemm(graph: Graph, node: Node, channels: int) -> Array:
-    """Return the bias [channels] that the source's layer adds, perhaps before the last product."""
-    readers = graph.consumers[node.output]
-    if len(readers) == 1 and isinstance(readers[0].op, Add) and readers[0].origin == node.origin:
-        constants = [n for n in readers[0].inputs if graph.is_constant(n)]
-        if constants:
-            bias = graph.constants[constants[0]].astype(np.float64)
-            return np.broadcast_to(bias.reshape(-1), (channels,))
-    return np.zeros(channels)
+    """Return the bias [channels] that the source's layer adds, perhaps before the last product.
+
+    It is in units of the sum: where a Gemm scales that by alpha, the bias over alpha.
+    """
+    alpha, last = 1.0, node
+    while True:
+        readers = graph.consumers[last.output]
+        if len(readers) != 1 or readers[0].origin != node.origin:
+            return np.zeros(channels)
+        last = readers[0]
+        constants = [graph.constants[n] for n in last.inputs if graph.is_constant(n)]
+        if not constants or not isinstance(last.op, Add | Mul):
+            return np.zeros(channels)
+        value = constants[0].astype(np.float64).reshape(-1)
+        if isinstance(last.op, Add):
+            return np.broadcast_to(value / alpha, (channels,))
+        if value.size != 1 or value.item() == 0:
+            return np.zeros(channels)
+        alpha = value.item()
 
 
 def _sums_exactly(rows: BinaryRows, magnitudes: Array, bias: Array, k: int) -> Array:

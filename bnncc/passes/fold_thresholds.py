@@ -28,6 +28,8 @@ from bnncc.ir.analysis.rounding import bias_slack
 from bnncc.ir.expression import Chain, chains_to
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.elementwise import Cast, Step
+from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shape import Concat, Movement, Pad
 from bnncc.ir.types import Array, Element, Interval, Stage
 from bnncc.passes.base import Context, Outcome, Pass, Refusal
 from bnncc.passes.levels import element_for
@@ -91,6 +93,8 @@ def _domain(rewrite: Rewrite, root: str) -> Integers | Floats:
     kind = rewrite.type_of(root)
     if kind.element is Element.U8:
         return Integers(Interval(0, 255))
+    if kind.element is Element.I8:
+        return Integers(Interval(-128, 127))
     if kind.interval is None:
         return FLOATS
     layer = rewrite.graph.producers[root]
@@ -158,16 +162,26 @@ def _folded(rewrite: Rewrite, node: Node, proof: LayerCertificate) -> list[Node]
     root_element = rewrite.type_of(proof.root).element
     nodes: list[Node] = []
     root = proof.root
-    if root_element is Element.U8:
+    if root_element in (Element.U8, Element.I8):
         root = rewrite.fresh(f"{node.output}.code")
         nodes.append(rewrite.node(Cast(Element.I32), (proof.root,), root, node.origin))
     op = node.op
-    if op == Step(Element.TERNARY):
+    if op == Step(Element.TERNARY) and not _joined(rewrite.graph, node.output):
         op = Step(element_for(proof.levels))
     held = Element.F32 if root_element is Element.F32 else Element.I32
     t = rewrite.constant(f"{node.output}.thresholds", proof.thresholds, held)
     v = rewrite.constant(f"{node.output}.levels", proof.levels, Element.F32)
     return [*nodes, rewrite.node(op, (root, t, v), node.output, proof.origin)]
+
+
+def _joined(graph: Graph, name: str) -> bool:
+    """Whether bits that may be 0 come to stand beside a tensor's own: they take two planes each."""
+    for reader in graph.consumers[name]:
+        if isinstance(reader.op, Concat) or (isinstance(reader.op, Pad) and reader.op.value == 0):
+            return True
+        if isinstance(reader.op, Movement | MaxPool) and _joined(graph, reader.output):
+            return True
+    return False
 
 
 FOLD_THRESHOLDS = Pass("fold_thresholds", _apply, requires=Stage.BINARY)

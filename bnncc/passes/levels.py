@@ -9,9 +9,11 @@ import numpy as np
 from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
 from bnncc.ir.types import Array, Element
 
-__all__ = ["Grid", "element_for", "grid_of", "never", "simplified"]
+__all__ = ["Grid", "element_for", "grid_of", "never", "planes_of", "simplified"]
 
 _CODES = {1: Element.U1, 2: Element.U2, 3: Element.U3, 4: Element.U4}
+_PLANES = {3: ((-1, 1, 1), (-1, -1, 1)), 4: ((-1, -1, 1, 1), (-1, 1, -1, 1))}
+"""By how many levels there are, the bit of each in two planes."""
 _NEAR = 2.0**-16
 """How far, in steps of the grid, levels may seem to lie off it before the grid is fitted."""
 
@@ -25,6 +27,7 @@ class Grid:
         unit, offset: in double.
         values: the real values, ascending, float32 where the model has that level.
         misfit: how far these lie from the affine map at most.
+        codes: of one of two planes, the integer that each value has in it; none of a grid.
     """
 
     element: Element
@@ -32,9 +35,12 @@ class Grid:
     offset: float
     values: tuple[float, ...]
     misfit: float
+    codes: tuple[int, ...] = ()
 
     def integers(self, real: Array) -> Array:
         """Return the integers that stand for some of the levels."""
+        if self.codes:
+            return np.asarray(self.codes)[np.searchsorted(self.values, real)]
         return np.rint((real.astype(np.float64) - self.offset) / self.unit)
 
     @property
@@ -42,6 +48,8 @@ class Grid:
         """The integer that stands for a real 0; None if none does."""
         if 0.0 not in self.values:
             return None
+        if self.codes:
+            return self.codes[self.values.index(0.0)]
         return int(np.rint(-self.offset / self.unit))
 
 
@@ -52,7 +60,7 @@ def grid_of(levels: Array) -> Grid | None:
     codes from 0 upward.
     """
     found = np.unique(levels).astype(np.float64)
-    if not 2 <= len(found) <= 1 << max(_CODES):
+    if not 2 <= len(found) <= 1 << max(_CODES) or not np.isfinite(found).all():
         return None
     largest = found[-1]
     if found[0] == -largest and len(found) == 2:
@@ -74,6 +82,33 @@ def grid_of(levels: Array) -> Grid | None:
     values[index] = found
     element = _CODES[max(1, (count - 1).bit_length())]
     return Grid(element, float(unit), float(offset), tuple(values.tolist()), misfit)
+
+
+def planes_of(levels: Array) -> tuple[Grid, Grid] | None:
+    """Return two planes of bits, each with a unit of its own, that sum to all levels of a Step.
+
+    Level = unit a + unit' b + offset with a, b = +-1. Any three levels are such sums; four are, if
+    the outer two have the mean of the inner two, as those that a basis of two numbers spans.
+
+    Source: Zhang et al. 2018 (LQ-Nets), eq. 3.
+    """
+    found = np.unique(levels).astype(np.float64)
+    if not np.isfinite(found).all() or len(found) not in _PLANES:
+        return None
+    codes = _PLANES[len(found)]
+    units = np.diff(found) / 2 if len(found) == 3 else (found[[2, 1]] - found[0]) / 2
+    sums = units @ np.array(codes)
+    # A real 0 is exactly 0 in the sum too: it is what padding holds, and what sums rest on.
+    offset = -sums[found == 0][0] if (found == 0).any() else (found[0] + found[-1]) / 2
+    misfit = float(np.abs(sums + offset - found).max())
+    if misfit > 4 * UNIT_ROUNDOFF * np.abs(found).max():
+        return None
+    values = tuple(found.tolist())
+    first, second = (
+        Grid(Element.BIPOLAR, float(unit), float(offset), values, misfit, code)
+        for unit, code in zip(units, codes, strict=True)
+    )
+    return first, second
 
 
 def element_for(levels: Array) -> Element:

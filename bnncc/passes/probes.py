@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnncc.ir.analysis.ranges import bounds_of
+from bnncc.ir.analysis.ranges import bounds_of, saturated
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import OpError
 from bnncc.ir.ops.elementwise import Add, Mul, Sign, Step, Sub
@@ -59,6 +59,7 @@ _NARROWEST_FIRST = (
     Element.U3,
     Element.U4,
     Element.U8,
+    Element.I8,
     Element.I16,
     Element.I32,
     Element.I64,
@@ -183,10 +184,18 @@ def _work(graph: Graph, nodes: Sequence[Node], types: _Types, real: int) -> int:
 
 
 def _reachable(graph: Graph, name: str, values: Array) -> Array:
-    """Return values clipped to what the operations that make a real tensor can give."""
-    bounds = bounds_of(graph, name) if values.dtype == np.float32 else None
-    if bounds is None:
+    """Return values clipped to what the operations that make a real tensor can give.
+
+    Of a clip that is spelled by magnitudes, that is what it gives of values that are not absurd.
+    """
+    if values.dtype != np.float32:
         return values
+    bounds = bounds_of(graph, name)
+    if bounds is None:
+        found = saturated(graph, name)
+        if found is None:
+            return values
+        bounds = found.low, found.high
     return np.clip(values, np.float32(bounds[0]), np.float32(bounds[1]))
 
 
@@ -223,7 +232,7 @@ def _values(kind: TensorType, rows: int, seed: int) -> Array:
             most = kind.element.largest_code
             values = random.integers(0, most + 1, shape).astype(np.uint8)
             special = [0, most, np.where(hot, most, 0)]
-        case Element.I16 | Element.I32 | Element.I64:
+        case Element.I8 | Element.I16 | Element.I32 | Element.I64:
             values = _integers(kind, shape, random)
             special = []
         case _:
@@ -238,7 +247,8 @@ def _values(kind: TensorType, rows: int, seed: int) -> Array:
 def _integers(kind: TensorType, shape: tuple[int, ...], random: np.random.Generator) -> Array:
     interval = kind.interval
     if interval is None:
-        return random.integers(-1000, 1001, shape).astype(kind.element.dtype)
+        most = min(1000, np.iinfo(kind.element.dtype).max)
+        return random.integers(-most, most + 1, shape).astype(kind.element.dtype)
     index = random.integers(0, interval.size, shape)
     for row, end in zip(index[1:], (0, interval.size - 1), strict=False):
         row[...] = end

@@ -13,7 +13,8 @@ not NaN, but that a level of -0 becomes +0.
 Nor does (s - e) + e, what a straight-through estimator leaves behind, take other values than s: see
 `residues`. Where that is proven for |x| below a limit only, the limit is an assumption, unless it
 is beyond 2^60. x / |x| at 0, no number in the model, becomes +1 or what --sign-zero asks for: an
-assumption too.
+assumption too. So is it that |x| - |x - c|, of which PACT makes its clip, is within +-c: beyond
+2^20 its roundings are not.
 
 Refuses: more than 16 levels, Round of an operand without bounds, constants that vary within a
 channel, residues that are not proven to vanish for |x| < 2^20.
@@ -21,13 +22,13 @@ channel, residues that are not proven to vanish for |x| < 2^20.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bnncc.certificate import Assumption, Bounded, SignOfZero
-from bnncc.ir.analysis.ranges import bounds_of
+from bnncc.ir.analysis.ranges import bounds_of, saturated
 from bnncc.ir.expression import Chain, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops import elementwise as ew
@@ -99,7 +100,7 @@ class _Recogniser:
                 if isinstance(node.op, ew.Div) and self.sign_zero is SignZero.EXACT:
                     self.refuse(node, "x / |x| is no number at 0, and --sign-zero is exact")
                 else:
-                    found[node.output] = _Levelled(root, (node,))
+                    found[node.output] = _Levelled(root, (node,), _within_bounds(graph, node))
             elif quantised is not None:
                 self._residue(node, *quantised, found)
         return found
@@ -178,11 +179,32 @@ def _jumps_on(graph: Graph, node: Node) -> str | None:
 
 def _is_jump(graph: Graph, node: Node) -> bool:
     if isinstance(node.op, _ROUNDING_OPS):
-        bounds = bounds_of(graph, node.inputs[0])
+        bounds = _bounds(graph, node.inputs[0])
         return bounds is not None and bounds[1] - bounds[0] < _MOST_LEVELS
     if isinstance(node.op, _COMPARISONS):
         return any(map(graph.is_constant, node.inputs))
     return isinstance(node.op, ew.Sign)
+
+
+def _bounds(graph: Graph, name: str) -> tuple[float, float] | None:
+    """Return bounds on a tensor, if need be such as hold while another one is not absurd."""
+    known = bounds_of(graph, name)
+    if known is not None:
+        return known
+    found = saturated(graph, name)
+    return (found.low, found.high) if found else None
+
+
+def _rounds(jump: Node) -> bool:
+    """Whether a jump has its values between bounds of its operand alone."""
+    return isinstance(jump.op, (*_ROUNDING_OPS, ew.Add, ew.Sub))
+
+
+def _within_bounds(graph: Graph, jump: Node) -> tuple[Bounded, ...]:
+    """Return what a jump takes for granted of the model's values: of roundings, their bounds."""
+    (name,) = graph.variables(jump)[:1]
+    found = saturated(graph, name) if _rounds(jump) and bounds_of(graph, name) is None else None
+    return (Bounded(found.root, found.limit, jump.output),) if found else ()
 
 
 def _rounded_sums(graph: Graph, node: Node) -> tuple[float, float, Array] | None:
@@ -195,7 +217,7 @@ def _rounded_sums(graph: Graph, node: Node) -> tuple[float, float, Array] | None
     falls = isinstance(node.op, ew.Sub) and graph.is_constant(node.inputs[0])
     if len(constants) != 1 or constants[0].size != 1 or falls:
         return None
-    bounds = bounds_of(graph, graph.variables(node)[0])
+    bounds = _bounds(graph, graph.variables(node)[0])
     if bounds is None:
         return None
     constant = constants[0].reshape(())
@@ -227,10 +249,19 @@ def _is_end(graph: Graph, node: Node, found: dict[str, _Levelled]) -> bool:
     return node.output in graph.outputs or len(same_chain) < len(readers)
 
 
-def _thresholds(graph: Graph, jumps: Iterable[Node]) -> Array:
-    """Return, ascending, every float at which one of the jumps differs from the float below."""
-    none = np.zeros(0, np.float32)
-    return np.unique(np.concatenate([none, *(_breakpoints(graph, jump) for jump in jumps)]))
+def _thresholds(graph: Graph, jumps: Collection[Node]) -> Array:
+    """Return, ascending, every float at which one of the jumps differs from the float below.
+
+    What rounds is known within the bounds of its operand alone: where one does, that is how far the
+    chain is looked at, and what jumps beyond does not count.
+    """
+    found = np.zeros(0, np.float32)
+    found = np.unique(np.concatenate([found, *(_breakpoints(graph, jump) for jump in jumps)]))
+    for jump in jumps:
+        bounds = _bounds(graph, graph.variables(jump)[0]) if _rounds(jump) else None
+        if bounds is not None:
+            found = found[(found > np.float32(bounds[0])) & (found <= np.float32(bounds[1]))]
+    return found
 
 
 def _breakpoints(graph: Graph, jump: Node) -> Array:
@@ -255,7 +286,7 @@ def _breakpoints(graph: Graph, jump: Node) -> Array:
 
 
 def _integer_breakpoints(graph: Graph, jump: Node) -> Array:
-    bounds = bounds_of(graph, jump.inputs[0])
+    bounds = _bounds(graph, jump.inputs[0])
     assert bounds is not None  # _is_jump asked
     integers = np.arange(np.floor(bounds[0]) - 1, np.ceil(bounds[1]) + 1, dtype=np.float32)
     match jump.op:
@@ -298,7 +329,7 @@ def _above(x: Array | float) -> Array:
 
 def _any_value(graph: Graph, name: str) -> Array:
     """Return a value that the tensor can have, [1]."""
-    bounds = bounds_of(graph, name)
+    bounds = _bounds(graph, name)
     return np.array([bounds[1] if bounds else 0], np.float32)
 
 

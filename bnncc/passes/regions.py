@@ -85,6 +85,10 @@ class _Side:
         self.boundary = boundary(graph, nodes)
         self._made = {name for node in nodes for name in node.outputs}
 
+    def copy(self) -> _Side:
+        """Return the same side, to grow apart."""
+        return _Side(self.graph, self.nodes, self.places)
+
     def grow(self, name: str) -> None:
         """Take in the node that makes a tensor of the boundary."""
         producer = self.graph.producers[name]
@@ -104,16 +108,46 @@ def _grown(old: _Side, new: _Side, depth: Mapping[str, int]) -> Region:
     A rewritten layer may read something further up than the original did, as the codes of which the
     original read the affine map: fed independently, the two sides would not agree.
     """
+    region = _climbed(old.copy(), new.copy(), depth, together=False)
+    return (
+        region or _climbed(old, new, depth, together=True) or Region(old.ordered(), new.ordered())
+    )
+
+
+def _climbed(old: _Side, new: _Side, depth: Mapping[str, int], *, together: bool) -> Region | None:
+    """Grow both sides until they start from the same tensors; None if they end apart.
+
+    Args:
+        old: the nodes before, which grow.
+        new: the nodes after, which grow.
+        depth: the place of each tensor in the graph before.
+        together: whether what both sides read is taken in as well where it follows from a tensor
+            that one of them reads: that one may come no further up.
+    """
     while old.nodes and new.nodes:
         apart = old.boundary ^ new.boundary
-        # The deepest first: what lies further up may turn out to be common then.
-        deepest = max(apart, key=lambda name: depth.get(name, -1), default="")
-        if depth.get(deepest, -1) < 0:
+        if not apart:
             break
+        # The deepest first: what lies further up may turn out to be common then.
+        deepest = max(apart, key=lambda name: depth.get(name, -1))
+        if together:
+            following = _following(old.graph, deepest, old.boundary & new.boundary)
+            deepest = max({deepest} | following, key=lambda name: depth.get(name, -1))
+        if depth.get(deepest, -1) < 0:
+            return None
         for side in (old, new):
             if deepest in side.boundary:
                 side.grow(deepest)
     return Region(old.ordered(), new.ordered())
+
+
+def _following(graph: Graph, source: str, names: set[str]) -> set[str]:
+    """Return those of some tensors that are computed from `source`."""
+    reached = {source}
+    for node in graph.nodes[graph.positions.get(source, -1) + 1 :] if names else ():
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+    return names & reached
 
 
 def execute(

@@ -6,32 +6,40 @@ Before: `%y = Step(%x, [0, tiny], [-1, 0, +1])`.
 After: `%y = Step(%x, [0], [-1, +1])` for sign(0) = +1, thresholds [tiny] for -1.
 
 Over accumulators the three levels stay by default: the threshold finder sees whether 0 can occur at
-all, and if it can, two bitplanes hold it exactly. So they do behind a ReLU, where 0 is common. Over
-other real inputs the default is +1, an assumption that the report and the certificate state, and
-that verify counts. It holds for every reader: where others than binary layers read the sign, as a
-real tensor, that changes with it.
+all, and if it can, two bitplanes hold it exactly. Where scales vary from pixel to pixel, nothing
+folds, so that all accumulators are tried at all pixels here: a zero that never occurs is no level.
+The three levels also stay behind a ReLU, where 0 is common. Over other real inputs the default is
++1, an assumption that the report and the certificate state, and that verify counts. It holds for
+every reader: where others than binary layers read the sign, as a real tensor or to compare it, that
+changes with it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from bnncc.certificate import SignOfZero
 from bnncc.ir.analysis.ranges import range_of
-from bnncc.ir.expression import chains_to, root_of
+from bnncc.ir.expression import chain_to, chains_to, root_of, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
+from bnncc.ir.ops.base import Op
 from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.ops.pool import AveragePool, MaxPool
 from bnncc.ir.ops.shape import Movement
-from bnncc.ir.types import Element, Stage
+from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Exactness, Outcome, Pass, SignZero
 from bnncc.passes.levels import simplified
 from bnncc.passes.transplant import source_name
 
-__all__ = ["RESOLVE_SIGN_ZERO"]
+__all__ = ["AT_ZERO", "RESOLVE_SIGN_ZERO", "piles_up", "resolved"]
 
-_SIGN_THRESHOLDS = np.array([[0, np.nextafter(np.float32(0), np.float32(1))]], np.float32)
+AT_ZERO = np.array([[0, np.nextafter(np.float32(0), np.float32(1))]], np.float32)
+"""The thresholds of a sign: between them lies 0 alone."""
 _SIGN_LEVELS = np.array([[-1, 0, 1]], np.float32)
+_MOST_EVALUATIONS = 1 << 28
+"""Of (pixel, accumulator) pairs, above which zeros that never occur are not looked for."""
 
 
 def _is_sign(graph: Graph, node: Node) -> bool:
@@ -39,14 +47,33 @@ def _is_sign(graph: Graph, node: Node) -> bool:
     if node.op != Step(Element.TERNARY):
         return False
     thresholds, levels = (graph.constants[name] for name in node.inputs[1:])
-    return np.array_equal(thresholds, _SIGN_THRESHOLDS) and np.array_equal(levels, _SIGN_LEVELS)
+    return np.array_equal(thresholds, AT_ZERO) and np.array_equal(levels, _SIGN_LEVELS)
 
 
 def _over_accumulator(graph: Graph, node: Node) -> bool:
-    return graph.types[root_of(graph, node.inputs[0])].element in (Element.I32, Element.U8)
+    whole = (Element.I32, Element.U8, Element.I8)
+    return graph.types[root_of(graph, node.inputs[0])].element in whole
 
 
-def _piles_up(graph: Graph, name: str) -> bool:
+def _never_zero(graph: Graph, node: Node) -> bool:
+    """Whether no accumulator gives a 0 at any pixel, of a Step whose scales vary within a channel.
+
+    Where they do not, the threshold finder will see.
+    """
+    root = root_of(graph, node.inputs[0])
+    interval = graph.types[root].interval
+    known = chain_to(graph, node.output)
+    if interval is None or (known is not None and known.root == root):
+        return False
+    chain = trace(graph, node.inputs[0], root, pixels=True)
+    if chain is None or interval.size * chain.channels > _MOST_EVALUATIONS:
+        return False
+    values = range(interval.low, interval.high + 1, interval.stride)
+    rows = (np.full((1, chain.channels), n, np.int32) for n in values)
+    return all(bool((chain.evaluate(row) != 0).all()) for row in rows)
+
+
+def piles_up(graph: Graph, name: str) -> bool:
     """Whether 0 is an end of what a real tensor can be, as behind a ReLU: then it is no accident.
 
     Movements and pools change nothing of that.
@@ -65,7 +92,9 @@ def _sign(graph: Graph, node: Node, wanted: SignZero) -> int | None:
     match wanted:
         case SignZero.EXACT:
             return None
-        case SignZero.AUTO if _over_accumulator(graph, node) or _piles_up(graph, node.inputs[0]):
+        case SignZero.AUTO if _over_accumulator(graph, node):
+            return 1 if _never_zero(graph, node) else None
+        case SignZero.AUTO if piles_up(graph, node.inputs[0]):
             return None
         case SignZero.MINUS:
             return -1
@@ -73,45 +102,72 @@ def _sign(graph: Graph, node: Node, wanted: SignZero) -> int | None:
             return 1
 
 
-def _follows(graph: Graph, node: Node, other: Node) -> bool:
-    """Whether `other` is a real tensor computed from the sign of which `node` holds the bits."""
-    if other.op != Step(Element.F32) or other.inputs[0] != node.inputs[0]:
-        return False
-    pair = _SIGN_THRESHOLDS[0]
-    return set(node.origin) <= set(other.origin) and bool(
-        np.isin(pair, graph.constants[other.inputs[1]]).all()
-    )
+def resolved(rewrite: Rewrite, signs: Mapping[Node, int], element: Element) -> None:
+    """Replace the level at 0 of some Steps, and of all that follows from them, by one beside it.
+
+    What is computed from a sign holds at 0 what it holds above, or below, once the sign does.
+
+    Args:
+        rewrite: takes the new Steps.
+        signs: three-level signs, and what sign(0) becomes in each: +1 or -1.
+        element: that of the two-level signs.
+    """
+    wanted: dict[str, tuple[Op, Node, int]] = {
+        node.name: (Step(element), node, sign) for node, sign in signs.items()
+    }
+    for sign_node, sign in signs.items():
+        for node in rewrite.graph.nodes:
+            if _follows(sign_node, node):
+                wanted.setdefault(node.name, (node.op, node, sign))
+    for op, node, sign in wanted.values():
+        held = [rewrite.graph.constants[name] for name in node.inputs[1:]]
+        thresholds, levels = _with_level_at_zero(held[0], held[1], sign)
+        if np.array_equal(thresholds, held[0]) and np.array_equal(levels, held[1]):
+            continue
+        t = rewrite.constant(f"{node.output}.thresholds", thresholds, Element.F32)
+        v = rewrite.constant(f"{node.output}.levels", levels, Element.F32)
+        new = rewrite.node(op, (node.inputs[0], t, v), node.output, node.origin)
+        rewrite.replace(node, [new])
 
 
-def _resolved(rewrite: Rewrite, node: Node, sign: int, element: Element) -> Node:
-    """Return the Step with its level at 0 replaced by that above (+1) or below (-1)."""
-    thresholds, levels = (rewrite.graph.constants[name] for name in node.inputs[1:])
-    at = int(np.argmax(thresholds[0] == _SIGN_THRESHOLDS[0, 1]))
-    two = levels.copy()
-    two[:, at] = levels[:, at + sign]
-    thresholds, two = simplified(thresholds, two)
-    t = rewrite.constant(f"{node.output}.thresholds", thresholds, Element.F32)
-    v = rewrite.constant(f"{node.output}.levels", two, Element.F32)
-    return rewrite.node(Step(element), (node.inputs[0], t, v), node.output, node.origin)
+def _follows(sign: Node, node: Node) -> bool:
+    """Whether a node is a Step that is computed from a sign, but spelled over what that is of."""
+    above = node is not sign and isinstance(node.op, Step) and node.inputs[0] == sign.inputs[0]
+    return above and set(sign.origin) <= set(node.origin)
+
+
+def _with_level_at_zero(thresholds: Array, levels: Array, sign: int) -> tuple[Array, Array]:
+    """Return a Step's thresholds and levels with that at 0 as it is above (+1) or below (-1)."""
+    pair = np.broadcast_to(AT_ZERO, (len(thresholds), 2))
+    at = np.sort(np.concatenate([thresholds, pair], axis=1), axis=1)
+    beside = AT_ZERO[0, 1] if sign > 0 else -AT_ZERO[0, 1]
+    met = np.where(at == 0, beside, at)
+    passed = (thresholds[:, np.newaxis] <= met[:, :, np.newaxis]).sum(axis=2)
+    reached = np.take_along_axis(levels, passed, axis=1)
+    return simplified(at, np.concatenate([levels[:, :1], reached], axis=1))
 
 
 def _apply(graph: Graph, context: Context) -> Outcome:
     rewrite = Rewrite(graph)
     assumptions: list[SignOfZero] = []
+    signs: dict[Node, int] = {}
     for node in graph.nodes:
-        if not _is_sign(graph, node):
-            continue
-        sign = _sign(graph, node, context.sign_zero)
+        sign = _sign(graph, node, context.sign_zero) if _is_sign(graph, node) else None
         if sign is None:
             continue
-        following = [other for other in graph.nodes if _follows(graph, node, other)]
-        rewrite.replace(node, [_resolved(rewrite, node, sign, Element.BIPOLAR)])
-        for other in following:
-            rewrite.replace(other, [_resolved(rewrite, other, sign, Element.F32)])
-        same = [other for other in following if other.origin == node.origin]
+        signs[node] = sign
+        if context.sign_zero is SignZero.AUTO and _over_accumulator(graph, node):
+            continue  # proven, not assumed
+        same = [other for other in graph.nodes if _is_same_in_reals(node, other)]
         # Where the Step was moved over a pool, the model has its sign behind that: as good.
         assumptions.append(SignOfZero(source_name((same or [node])[0].output), sign))
+    resolved(rewrite, signs, Element.BIPOLAR)
     return Outcome(rewrite.finish(), assumptions=tuple(assumptions))
+
+
+def _is_same_in_reals(sign: Node, node: Node) -> bool:
+    """Whether a node holds, as a real tensor, the sign of which the other holds the bits."""
+    return _follows(sign, node) and node.op == Step(Element.F32) and node.origin == sign.origin
 
 
 RESOLVE_SIGN_ZERO = Pass(

@@ -44,6 +44,9 @@ __all__ = ["SINK_TRANSPOSES"]
 
 _Perm = tuple[int, ...]
 
+_LAYERS = (Conv, MaxPool, AveragePool)
+"""What makes images of anything: their channels are on axis 1 by definition."""
+
 
 @dataclass(frozen=True)
 class _View:
@@ -163,9 +166,9 @@ def _moved_reduction(op: Reduction, perm: _Perm, shape: Sequence[int]) -> tuple[
 
 def _makes_image(graph: Graph, node: Node, images: Set[str]) -> bool:
     """Whether a node makes an image with its channels on axis 1: a layer, or of such images."""
+    if isinstance(node.op, _LAYERS):
+        return len(graph.types[node.output].shape) > 2
     match node.op:
-        case Conv() | MaxPool() | AveragePool():
-            return len(graph.types[node.output].shape) > 2
         case Elementwise() | Pad() | Slice() | Concat() | Reduction(keepdims=True):
             return not images.isdisjoint(node.inputs)
         case _:
@@ -222,7 +225,7 @@ class _Sinking:
             self._permute(node, perm)
             return
         lead = self._lead(node)
-        if lead is None:
+        if lead is None or isinstance(node.op, _LAYERS):
             if _makes_image(graph, node, self._images):
                 self._images.update(node.outputs)
             return
@@ -255,9 +258,9 @@ class _Sinking:
         if view is not None and view.moves:
             return view.perm == perm
         shape = self._graph.types[name].shape
-        return len(shape) == len(perm) and (
-            _keeps_order(shape, _inverse(perm)) or bool(self._transposed(name, perm))
-        )
+        # Of two images whose axes differ, either could follow the other, back and forth for ever.
+        free = _keeps_order(shape, _inverse(perm)) and name not in self._images
+        return len(shape) == len(perm) and (free or bool(self._transposed(name, perm)))
 
     def _transposed(self, name: str, perm: _Perm) -> str:
         """Return a tensor of the graph of which `name` is a Transpose by perm, or ""."""
@@ -400,12 +403,15 @@ def _raise(
             _permuted_constant(rewrite, old, place, perm) if graph.is_constant(name) else last
             for place, name in enumerate(old.inputs)
         ]
-        is_last = old is passed[-1][0]
-        last = node.output if is_last else rewrite.fresh(f"{old.output}{REORDERED}")
-        if not is_last:
+        # Where nobody asks for the Transpose by name, its result is named after what it holds.
+        named = old is passed[-1][0] and node.output in graph.outputs
+        last = node.output if named else rewrite.fresh(f"{old.output}{REORDERED}")
+        if not named:
             _note(orders, graph, old.output, last, perm)
         new.append(rewrite.node(op, inputs, last, old.origin))
         rewrite.replace(old, ())
+    if last != node.output:
+        rewrite.bypass(node, last)
     rewrite.replace(node, new)
 
 

@@ -126,10 +126,10 @@ def bisected(chain: Chain, direction: Array, domain: Integers | Floats) -> Found
         domain: the accumulator's values.
     """
     levels = np.unique(_final_step(chain)[1])
+    lowest, highest = _defined(chain, domain)
 
     def at(index: Array) -> Array:
-        # A constant channel is read in the middle: at the ends of float32, inf * 0 is no number.
-        return domain.at(np.where(direction == 0, domain.size // 2, index))
+        return domain.at(np.clip(index, lowest, highest))
 
     changes: list[Array] = []
     rounds = 0
@@ -149,6 +149,32 @@ def bisected(chain: Chain, direction: Array, domain: Integers | Floats) -> Found
     reached = [chain.evaluate(at(column)[np.newaxis])[0] for column in starts.T]
     thresholds, found = simplified(domain.at(index), np.stack(reached, axis=1).astype(np.float32))
     return Found(thresholds, found, (rounds + len(reached)) * chain.channels)
+
+
+def _defined(chain: Chain, domain: Integers | Floats) -> tuple[Array, Array]:
+    """Return the indices, [C] each, around the middle between which all of a chain are numbers.
+
+    At the ends of float32 a product overflows, and what reads it may multiply infinity by 0: the
+    maximum of that and a number is no number, a comparison with it false. So is the model's own
+    result there, but it says nothing about the numbers below.
+    """
+    middle = domain.size // 2
+
+    def undefined(index: Array) -> Array:
+        values = chain.expression.values([domain.at(index)[np.newaxis]], chain.parameters)
+        found = np.zeros((1, chain.channels), bool)
+        for value in values:
+            found = found | np.isnan(value)
+        return np.asarray(found[0])
+
+    def outward(sign: int, size: int) -> Array:
+        first, _ = _first_true(lambda i: undefined(middle + sign * i), size, chain.channels)
+        return np.asarray(middle + sign * np.maximum(first - 1, 0))
+
+    ends = np.zeros(chain.channels, np.int64), np.full(chain.channels, domain.size - 1)
+    if not any(undefined(end).any() for end in ends):
+        return ends
+    return outward(-1, middle + 1), outward(+1, domain.size - middle)
 
 
 def _none(chain: Chain) -> Array:

@@ -11,6 +11,7 @@ from bnncc.ir.ops.elementwise import Elementwise, over_channels
 from bnncc.ir.types import Array
 
 __all__ = [
+    "FLAT",
     "IMAGE",
     "INTEGERS",
     "REORDERED",
@@ -28,13 +29,15 @@ IMAGE = ".image"
 """Ends the name of a tensor that holds, as an image, what the model has flat, in the same order."""
 REORDERED = ".reordered"
 """Ends the name of a tensor that holds, as an image, what the model has flat in another order."""
+FLAT = ".flat"
+"""Ends the name of a tensor that holds, flat, what the model has as an image, in the same order."""
 INTEGERS = ".integers"
 """Ends the name of a tensor that holds the integers that stand for the model's levels."""
 
 _MOVED = re.compile(
-    rf"({'|'.join(map(re.escape, (UNPOOLED, IMAGE, REORDERED, INTEGERS)))})(\.\d+)?$"
+    rf"({'|'.join(map(re.escape, (UNPOOLED, IMAGE, REORDERED, FLAT, INTEGERS)))})(\.\d+)?$"
 )
-_RENAMED = re.compile(rf"({re.escape(IMAGE)}|{re.escape(INTEGERS)})(\.\d+)?$")
+_RENAMED = re.compile(rf"({'|'.join(map(re.escape, (IMAGE, FLAT, INTEGERS)))})(\.\d+)?$")
 
 
 def same_order(name: str) -> str:

@@ -23,7 +23,7 @@ from bnncc.ir.analysis.rounding import (
 )
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import Op
-from bnncc.ir.ops.elementwise import Elementwise, Step, over_channels
+from bnncc.ir.ops.elementwise import Elementwise, Mul, Step, Sub, over_channels
 from bnncc.ir.ops.interpolate import Interpolate
 from bnncc.ir.ops.linear import BinaryConv, Conv, WindowSum, matrix_conv
 from bnncc.ir.ops.pool import AveragePool, MaxPool, Pooling
@@ -112,11 +112,29 @@ class Bounds:
             case MaxPool() | ReduceMax() | Movement() | TopK() | WindowSum() as op:
                 return _moved(op, node.outputs.index(name), operands, bounds)
             case Pooling() as op:
-                return _pooled(op, operands[0], bounds[0], y)
+                return _pooled(op, operands[0], bounds[0], y) + self._of_a_variance(node)
             case Softmax(log=log):
                 return softmax_bound(y, log=log) + _softmax_moved(y, bounds[0], log=log)
             case _:
                 return np.asarray(np.inf) if any(b.any() for b in bounds) else _EXACT
+
+    def _of_a_variance(self, node: Node) -> Array:
+        """Bound what an operator's variance is off where a library has it as E[x^2] - E[x]^2.
+
+        Both means, of n squares, and their difference are off by gamma_(n + 2) E[x^2] each.
+        """
+        makers = self._graph.producers
+        square = makers.get(node.inputs[0])
+        centred = makers.get(square.inputs[0]) if square and square.op == Mul() else None
+        if centred is None or square is None or centred.op != Sub():
+            return _EXACT
+        x, mean = centred.inputs[0], makers.get(centred.inputs[1])
+        own = all(n is not None and n.origin == node.origin for n in (square, centred, mean))
+        if not own or mean is None or mean.op != node.op or mean.inputs[0] != x:
+            return _EXACT
+        values = np.abs(self._value(x).astype(np.float64)) + self.of(x)
+        (squares,) = node.op.evaluate([values * values])
+        return np.asarray(4 * gamma(values.size // squares.size + 2) * squares)
 
     def _value(self, name: str) -> Array:
         constants = self._graph.constants
@@ -197,7 +215,9 @@ def _pooled(op: Pooling, x: Array, moved: Array, y: Array) -> Array:
     reach = np.abs(x.astype(np.float64)) + moved
     (magnitude,) = op.evaluate([reach])
     (grown,) = op.evaluate([np.broadcast_to(moved, x.shape).astype(np.float64)])
-    return np.asarray(grown + 2 * gamma(count + 2) * magnitude)
+    # Terms may be squares that are not normal numbers, rounded on one side alone.
+    tiny = np.where(magnitude > 0, count * _UNDERFLOW, 0.0)
+    return np.asarray(grown + 2 * gamma(count + 2) * magnitude + tiny)
 
 
 def _moved(op: Op, result: int, operands: Sequence[Array], bounds: Sequence[Array]) -> Array:
@@ -209,7 +229,7 @@ def _moved(op: Op, result: int, operands: Sequence[Array], bounds: Sequence[Arra
 
     def at(side: int) -> Array:
         ends = list(operands)
-        for i in varying:
+        for i in varying if side else ():  # a bound may be infinite, and 0 times that is no number
             ends[i] = operands[i].astype(np.float64) + side * bounds[i]
             if operands[i].dtype == np.int8:  # bits go no further
                 ends[i] = np.clip(ends[i], -1, 1)

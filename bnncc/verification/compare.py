@@ -87,7 +87,7 @@ class _Comparison:
         }
         assumptions = compilation.certificate.assumptions
         signs = [a for a in assumptions if isinstance(a, SignOfZero)]
-        self.assumed = {a.tensor for a in signs}
+        self.assumed = {a.tensor: np.float32(a.levels[1]) for a in signs}
         self.bounded = {a.result: a for a in assumptions if isinstance(a, Bounded)}
         self.stored = [result.tensor for result in compilation.program.results]
         self.layers = {name: LayerCheck(printable(name)) for name in self.stored}
@@ -97,8 +97,8 @@ class _Comparison:
         self.twins = _twins(self.certificates)
         self.orders = compilation.lowered.orders
         for name in (*self.certificates, *self.stored):
-            same = same_order(name)
-            self.twins.setdefault(name, source_name(same) if same in self.orders else same)
+            same = same_order(self.twins.get(name, name))
+            self.twins[name] = source_name(same) if same in self.orders else same
         roots = [bounded.tensor for bounded in self.bounded.values()]
         wanted = [*self.certificates, *self.twins.values(), *roots, *points]
         self.oracle = Oracle(compilation.oracle, wanted, signs)
@@ -186,20 +186,28 @@ class _Forced:
         step = _step_above(self.graph, name)
         if step is not None and isinstance(step.op, Step):
             truth = step.op.integers(truth)
-            if kind.element is Element.F32 and not self.comparison.library.isdisjoint(step.origin):
-                levels = self.graph.constants[step.inputs[2]]
-                # Where elements were moved, the channels may have been as well.
-                truth = _snapped(truth, levels if step.output == name else levels.reshape(1, -1))
+        level = truth
+        if step is not None and kind.element is Element.F32 and self._is_library(step):
+            # Where elements were moved, the channels may have been as well. What follows is
+            # computed from the oracle's own value, not from our level.
+            levels = self.graph.constants[step.inputs[2]]
+            level = _snapped(truth, levels if step.output == name else levels.reshape(1, -1))
+            level = np.where(value == truth, truth, level)
         if kind.element is Element.F32 and name not in self.comparison.certificates:
-            self._reals(name, value, truth)
+            self._reals(name, value, level)
         else:
-            self._levels(name, value, truth)
+            self._levels(name, value, level)
         if source in self.comparison.assumed:
             raw = self.oracle[raw_name(source)]
-            self._check(name).assumed += int(((raw == 0) | np.isnan(raw)).sum())
+            zero = self.comparison.assumed[source]
+            self._check(name).assumed += int(((raw == zero) | np.isnan(raw)).sum())
         self.seen[name] = encode(truth, kind)
         self.known.add(name)
         return self.seen[name]
+
+    def _is_library(self, step: Node) -> bool:
+        """Whether a function of a library is among what a Step stands for."""
+        return not self.comparison.library.isdisjoint(step.origin)
 
     def _within_limits(self, name: str, source: str, ours: Array) -> Array:
         """Return the oracle's tensor, but our own values where it left a range that was assumed."""
@@ -245,13 +253,22 @@ class _Forced:
 
 
 def _step_above(graph: Graph, name: str) -> Node | None:
-    """Return the Step whose levels a tensor holds, through whatever moves or pools them."""
-    node = graph.producers.get(name)
-    while node is not None and isinstance(node.op, Movement | MaxPool):
-        if isinstance(node.op, Concat | Pad):
-            return None  # holds other values as well
-        node = graph.producers.get(node.inputs[0])
-    return node if node is not None and isinstance(node.op, Step) else None
+    """Return a Step whose levels a tensor holds, through whatever moves or pools them.
+
+    Where integers are joined, all of them stand for levels on one grid, and any of the Steps will
+    do; of reals that are joined, none.
+    """
+    real = graph.types[name].element is Element.F32
+    waiting = [name]
+    while waiting:
+        node = graph.producers.get(waiting.pop())
+        if node is not None and isinstance(node.op, Step):
+            return node
+        if node is None or (real and isinstance(node.op, Concat | Pad)):
+            continue
+        if isinstance(node.op, Movement | MaxPool):
+            waiting.extend(graph.variables(node))
+    return None
 
 
 def _snapped(values: Array, levels: Array) -> Array:
@@ -285,15 +302,17 @@ def _twins(certificates: Mapping[str, LayerCertificate]) -> dict[str, str]:
 
     Passes make them where others than binary layers read a sign; the model has the real one alone.
     """
-    first: dict[tuple[str, tuple[str, ...]], str] = {}
-    found: dict[str, str] = {}
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for name, proof in certificates.items():
-        key = (proof.root, proof.origin)
-        known = first.setdefault(key, name)
-        if known != name:
-            twin, source = (name, known) if name.startswith(known) else (known, name)
-            found[twin] = source
-    return found
+        alike.setdefault((proof.root, proof.origin), []).append(name)
+    # One operator of the model may be several here, each with a Step of its own.
+    return {
+        twin: source
+        for names in alike.values()
+        for source in sorted(names, key=len, reverse=True)  # of several the shortest
+        for twin in names
+        if twin != source and twin.startswith(source)
+    }
 
 
 def _distance(a: Array, b: Array) -> Array:

@@ -13,6 +13,8 @@ from bnncc.ir.types import Array
 
 __all__ = ["Oracle", "raw_name"]
 
+_SIGN = (-1.0, 0.0, 1.0)
+
 
 def _with_constants_computed(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with what depends on no input computed once, not for every sample.
@@ -55,6 +57,8 @@ def _with_sign_of_zero(model: onnx.ModelProto, assumption: SignOfZero) -> onnx.M
     """Return the model with the assumed value in place of a sign s where that is 0, or no number.
 
     As s + value * (1 - |s|), exact on -1, 0 and 1; where 0 gives NaN, as Where(IsNaN(s), value, s).
+    Of other levels s, zero among them and no two of them nearer than d, as s (1 - z) + value * z
+    with z = relu(1 - |s - zero| * 2 / d), which is 1 or 0.
     """
     name, raw = assumption.tensor, raw_name(assumption.tensor)
     result = _with_nodes(model, model.graph.node)
@@ -64,13 +68,28 @@ def _with_sign_of_zero(model: onnx.ModelProto, assumption: SignOfZero) -> onnx.M
         return model
     nodes = list(graph.node)
     nodes[at].output[list(nodes[at].output).index(name)] = raw
-    for what, value in (("one", 1), ("value", assumption.value)):
+    below, zero, above = assumption.levels
+    constants = {"one": 1.0, "value": assumption.levels[1 + assumption.value]}
+    constants |= {"level": zero, "steep": 2 / min(abs(zero - below), abs(above - zero))}
+    for what, value in constants.items():
         constant = np.asarray(value, np.float32)
         graph.initializer.append(onnx.numpy_helper.from_array(constant, f"{name}@{what}"))
     if assumption.undefined:
         chain = [
             ("IsNaN", [raw], f"{name}@zero"),
             ("Where", [f"{name}@zero", f"{name}@value", raw], name),
+        ]
+    elif assumption.levels != _SIGN:
+        chain = [
+            ("Sub", [raw, f"{name}@level"], f"{name}@apart"),
+            ("Abs", [f"{name}@apart"], f"{name}@abs"),
+            ("Mul", [f"{name}@abs", f"{name}@steep"], f"{name}@far"),
+            ("Sub", [f"{name}@one", f"{name}@far"], f"{name}@near"),
+            ("Relu", [f"{name}@near"], f"{name}@zero"),
+            ("Sub", [f"{name}@one", f"{name}@zero"], f"{name}@other"),
+            ("Mul", [raw, f"{name}@other"], f"{name}@kept"),
+            ("Mul", [f"{name}@zero", f"{name}@value"], f"{name}@sign"),
+            ("Add", [f"{name}@kept", f"{name}@sign"], name),
         ]
     else:
         chain = [

@@ -67,7 +67,7 @@ NETWORKS = [
     *ZIN,
     Expected("random/bireal18_224.dynamo", "rbbbbbrbbbbrbbbbrbbbr", zero=16),
     *by_both("random/xnornet_lenet5_clean", "rbbr", zero=1),
-    *by_both("random/irnet_resnet20", "rbbbbbbbbbbbbbbbbbbr", maps=3, zero=18),
+    *by_both("random/irnet_resnet20", "rbbbbbbbbbbbbbbbbbbr", maps=1, zero=18),
     *by_both("random/luca_bnn_caffenet_clean", "sbbb", maps=1, zero=2),
     *by_both("random/binarynet_clean_mlp", "sbbr", zero=1),
 ]

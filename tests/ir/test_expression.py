@@ -224,6 +224,37 @@ def test_refuses_constants_along_spatial_axes(shape: tuple[int, ...]) -> None:
     assert trace(sketch.done(), "y", "x") is None
 
 
+def test_pixels_as_channels() -> None:
+    """Every constant that broadcasts, as it applies to each pixel of each channel in C order."""
+    s = Sketch(shape=(1, 2, 2, 3))
+    random = np.random.default_rng(1)
+    constants = [
+        random.standard_normal(shape).astype(F)
+        for shape in ((), (2, 1, 1), (1, 1, 2, 1), (3,), (1, 2, 2, 3))
+    ]
+    y = "x"
+    for constant in constants:
+        y = s(Add(), s(Mul(), y, constant), constant)
+    y = s(BatchNormalization(1e-5), y, *random.uniform(0.5, 2, (4, 2)).astype(F))
+    y = s(Step(Element.F32), y, [[0.0], [0.5]], [[-2, 1], [-1, 3]])
+    graph = s.done(y)
+    assert trace(graph, y, "x") is None
+    chain = trace(graph, y, "x", pixels=True)
+    assert chain is not None
+    assert chain.channels == 12
+    x = random.standard_normal((5, 2, 2, 3)).astype(F)
+    expected = interpret.run(graph, {"x": x})[y].reshape(5, 12)
+    np.testing.assert_array_equal(chain.evaluate(x.reshape(5, 12)), expected)
+    half = chain.of(slice(6, 12))
+    np.testing.assert_array_equal(half.evaluate(x.reshape(5, 12)[:, 6:]), expected[:, 6:])
+
+
+def test_constants_of_another_size_are_no_pixels() -> None:
+    s = Sketch(shape=(1, 1, 1, 1))
+    y = s(Mul(), "x", np.ones((2, 1, 3), F))
+    assert trace(s.done(y), y, "x", pixels=True) is None
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 2, 2), (4, 2, 2), (2, 2), (2,), (1, 4, 1, 2)])
 def test_one_value_spelled_out_over_a_shape(shape: tuple[int, ...]) -> None:
     sketch = Sketch(shape=(1, 4, 2, 2))

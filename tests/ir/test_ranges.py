@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnncc.ir.analysis.ranges import range_of
+from bnncc.ir.analysis.ranges import bounds_of, range_of, saturated
 from bnncc.ir.expression import Chain, trace
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.types import Element
@@ -116,3 +116,53 @@ def test_no_term_at_all_is_the_interval() -> None:
     s(ew.Neg(), "x", to="y")
     bare, _ = traced(s).before_last()
     assert within(bare, -1, 2) == ([-1], [2])
+
+
+def test_a_truth_value_as_the_root_is_certain_of_nothing() -> None:
+    s = Sketch(2, element=Element.BOOL)
+    s(ew.Where(), s(ew.Not(), "x"), F(3), F(-2))
+    assert bounds_of(s.done(), "t1") == (-2, 3)
+
+
+# --- Differences of magnitudes --------------------------------------------------------------------
+
+BY_MAGNITUDES = {
+    "x - c": lambda s: (s(ew.Abs(), "x"), s(ew.Abs(), s(ew.Sub(), "x", 3.0))),
+    "c - x": lambda s: (s(ew.Abs(), "x"), s(ew.Abs(), s(ew.Sub(), 3.0, "x"))),
+    "x + c": lambda s: (s(ew.Abs(), "x"), s(ew.Abs(), s(ew.Add(), "x", -3.0))),
+    "the other way round": lambda s: (s(ew.Abs(), s(ew.Sub(), "x", 3.0)), s(ew.Abs(), "x")),
+}
+
+
+@pytest.mark.parametrize("spelling", BY_MAGNITUDES)
+@pytest.mark.parametrize("end", [3.5, 2.0**12, 2.0**22 + 1, 2.0**26])
+def test_differences_of_magnitudes(spelling: str, end: float) -> None:
+    s = Sketch(1)
+    s(ew.Sub(), *BY_MAGNITUDES[spelling](s), to="y")
+    chain = traced(s)
+    ((low,), (high,)) = within(chain, -end, end)
+    assert high <= 3 + 2.0**-23 * end + 2.0**-20
+    assert -low == high >= 3
+    x = np.concatenate([np.linspace(-end, end, 10001, dtype=F), end - np.arange(9, dtype=F)])
+    y = chain.evaluate(np.clip(x, -end, end)[:, np.newaxis])
+    assert low <= y.min() <= y.max() <= high
+
+
+def test_other_differences_are_none() -> None:
+    s = Sketch(2)
+    other = s(ew.Mul(), s(ew.Tanh(), "x"), 2.0)
+    s(ew.Sub(), s(ew.Abs(), "x"), s(ew.Abs(), s(ew.Sub(), "x", other)), to="y")
+    assert within(traced(s), -100, 100)[1] == [100, 100]
+
+
+def test_what_saturates() -> None:
+    s = Sketch(1)
+    a = s(ew.Mul(), "x", 2.0, to="a")
+    s(ew.Sub(), s(ew.Abs(), a), s(ew.Abs(), s(ew.Sub(), a, 3.0)), to="y")
+    graph = s.done("y")
+    assert bounds_of(graph, "y") is None
+    found = saturated(graph, "y")
+    assert found is not None
+    assert (found.root, found.limit) == ("a", 2.0**20)
+    assert found.high == -found.low == pytest.approx(3.0625, abs=1e-5)
+    assert saturated(graph, "a") is None

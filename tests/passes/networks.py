@@ -11,7 +11,8 @@ from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import Conv, MatMul
 from bnncc.ir.ops.pool import MaxPool
-from bnncc.ir.ops.shape import Pad, Reshape, Transpose
+from bnncc.ir.ops.reduce import ReduceMax
+from bnncc.ir.ops.shape import Pad, Reshape, Slice, Transpose
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from tests.ir.sketch import F, Sketch
@@ -155,6 +156,32 @@ def _channels_last(seed: int) -> Sketch:
     return s
 
 
+def _halved(seed: int) -> Sketch:
+    """Scaled and shifted signs of reals, a shortcut of fewer pixels, the largest of an image."""
+    random = np.random.default_rng(seed)
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 4, 6, 6))
+
+    def conv(x: str, to: str, channels: int, stride: int) -> str:
+        rows = signs(random, channels, 9 * s.builder.types[x].shape[1])
+        w = s.const(rows.reshape(channels, -1, 3, 3) * F(0.5), f"w.{to}")
+        window = Window((Axis(3, stride, before=1, after=1),) * 2)
+        return s(Conv(window), x, w, to=to, origin=[to])
+
+    def scaled_sign(x: str, to: str) -> str:
+        shifted = s(ew.Sub(), s(ew.Sign(), x, origin=[to]), 0.125, origin=[to])
+        return s(ew.Mul(), shifted, 0.75, to=to, origin=[to])
+
+    y = conv(conv(scaled_sign("x", "act1"), "conv1", 6, 2), "conv2", 8, 1)
+    y = s.batch_norm(y, statistics(random, 8, 50), to="bn1")
+    side = s(Slice((0, 0, 0, 0), (1, 4, 3, 3), (1, 1, 2, 2)), "x", origin=["slice"])
+    side = s(Pad((0, 2, 0, 0), (0, 2, 0, 0), 0.0), side, origin=["pad"])
+    y = s(ew.Add(), y, side, to="sum", origin=["shortcut"])
+    y = conv(scaled_sign(y, "act2"), "conv3", 3, 1)
+    y = s(ew.Sign(), s(ReduceMax((2, 3), keepdims=False), y, origin=["pool"]), to="act3")
+    s(MatMul(), y, s.const(signs(random, 2, 3), "w4"), to="y", origin=["fc"])
+    return s
+
+
 PADDED = Window((Axis(3, before=1, after=1),) * 2)
 POOL = Window((Axis(2, 2), Axis(3, 2, before=1)))
 CAMERA = InputSpec(1 / 127.5, -1.0)
@@ -179,4 +206,5 @@ def networks(seed: int = 0) -> dict[str, Graph]:
         "plain": _plain(seed + 5).done(),
         "images": _images(seed + 6).done(),
         "channels last": _channels_last(seed + 7).done(),
+        "halved": _halved(seed + 8).done(),
     }

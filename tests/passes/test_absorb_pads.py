@@ -62,7 +62,7 @@ def test_convolutions(window: Window) -> None:
         node.op.window.axes, window.axes, (1, 0), (2, 3), strict=True
     ):
         assert (axis.before, axis.after) == (old.before + before, old.after + after)
-    assert node.origin == ("pad", "layer")
+    assert node.origin == ("layer", "pad")
 
 
 def test_one_dimension() -> None:

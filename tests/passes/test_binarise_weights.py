@@ -134,11 +134,11 @@ def test_a_step_with_real_readers_gets_a_twin() -> None:
     s(ew.Mul(), "s", 0.25, to="real")
     before = s.done("y", "real")
     after = apply(BINARISE_WEIGHTS, before).graph
-    assert [n.name for n in after.nodes] == ["s", "s.bits", "y.acc", "y", "real"]
-    assert after.producers["s.bits"].inputs == after.producers["s"].inputs
-    assert after.producers["s.bits"].origin == ("act",)
+    assert [n.name for n in after.nodes] == ["s", "s.integers", "y.acc", "y", "real"]
+    assert after.producers["s.integers"].inputs == after.producers["s"].inputs
+    assert after.producers["s.integers"].origin == ("act",)
     assert after.types["s"].element is Element.F32
-    assert after.types["s.bits"].element is Element.BIPOLAR
+    assert after.types["s.integers"].element is Element.BIPOLAR
     x = np.random.default_rng(0).standard_normal((9, 3)).astype(F)
     old, new = (interpret.run(g, {"x": x}) for g in (before, after))
     for name in old:
@@ -148,7 +148,7 @@ def test_a_step_with_real_readers_gets_a_twin() -> None:
 def test_a_step_that_is_an_output_gets_a_twin() -> None:
     after = apply(BINARISE_WEIGHTS, network([[1, -1, 1]]).done("y", "s")).graph
     assert after.types["s"].element is Element.F32
-    assert after.types["s.bits"].element is Element.BIPOLAR
+    assert after.types["s.integers"].element is Element.BIPOLAR
 
 
 def test_binary_and_other_layers_on_one_step() -> None:
@@ -162,7 +162,7 @@ def test_binary_and_other_layers_on_one_step() -> None:
     assert sorted(ops(after)) == sorted(
         ["Step", "Step", "BinaryDense", "Dequantize", "BinaryDense", "Dequantize", "MatMul"]
     )
-    assert {n.inputs[0] for n in after.nodes if n.op == BinaryDense()} == {"s.bits"}
+    assert {n.inputs[0] for n in after.nodes if n.op == BinaryDense()} == {"s.integers"}
     assert only(after, MatMul).inputs[0] == "s"
 
 
@@ -174,7 +174,7 @@ def test_only_binary_readers_share_the_step_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "levels", [(-1, 0, 0.3), (0, 1, 100), (0.5,), tuple(2.0**i for i in range(6))]
+    "levels", [(-1, 0, 0.3, 1.4), (0, 1, 2.5, 100), (0.5,), tuple(2.0**i for i in range(6))]
 )
 def test_levels_on_no_grid_stay_real(levels: Sequence[float]) -> None:
     before = network([[0.5, -0.5, 0.5]], levels=levels).done()
@@ -477,6 +477,19 @@ def test_a_bias_of_another_node_is_no_part_of_the_sum() -> None:
     inside = apply(BINARISE_WEIGHTS, network(w, bias=[0.1]).done()).graph
     assert apart.constants["z.slack"].tolist() == [0]
     assert inside.constants["z.slack"][0] > 0
+
+
+@pytest.mark.parametrize("alpha", [0.5, -4, 0.3])
+def test_a_bias_behind_a_gemms_alpha_is_taken_in_units_of_the_sum(alpha: float) -> None:
+    slack = []
+    for factor, bias in ((alpha, 0.1), (None, 0.1 / alpha)):
+        s = Sketch(3)
+        sum_ = s(MatMul(), bits_in(s), s.const(np.ones((2, 3)), "w"), to="z", origin=["fc"])
+        scaled = s(ew.Mul(), sum_, F(factor), origin=["fc"]) if factor else sum_
+        s(ew.Add(), scaled, np.array([bias, 0], F), to="y", origin=["fc"])
+        slack.append(apply(BINARISE_WEIGHTS, s.done()).graph.constants["z.slack"])
+    np.testing.assert_allclose(slack[0], slack[1], rtol=1e-6)  # float32 holds no 0.1 / alpha
+    assert slack[0][0] > 0 == slack[0][1]
 
 
 def test_slack_is_no_wild_overestimate() -> None:

@@ -15,8 +15,11 @@ import pytest
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.kernels import SignSum, XnorConv
-from bnncc.ir.ops.linear import BinaryDense, MatMul
+from bnncc.ir.ops.linear import BinaryConv, BinaryDense, MatMul
+from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.shape import Reshape
 from bnncc.ir.types import Array, Element, Stage
+from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Exactness, Pass
 from bnncc.passes.binarise_weights import BINARISE_WEIGHTS
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
@@ -120,6 +123,34 @@ def test_remove_identities_with_another_reader() -> None:
     identity = before.producers["t1"]
     rewrite.bypass(identity, "x")
     caught(REMOVE_IDENTITIES, before, iter([("past the Neg as well", rewrite.finish())]))
+
+
+def moved_twice(start: str) -> Graph:
+    """Return a movement that is read by others too, and then joined with one behind it."""
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 2, 3))
+    s(Reshape((1, 3, 2)), s(ew.Neg(), "x", to=start) if start != "x" else start, to="moved")
+    s(ew.Identity(), "moved", to="same")
+    s(Reshape((1, 6)), "same", to="flat")
+    s(ReduceMean((2,), keepdims=True), "same", to="mean")
+    return s.done("flat", "mean")
+
+
+@pytest.mark.parametrize("start", ["x", "negated"])
+def test_what_one_side_reads_further_up_is_the_same_to_both(start: str) -> None:
+    """Afterwards `flat` reads what `moved` is made of, and `mean` still reads `moved`."""
+    before = moved_twice(start)
+    after = apply(REMOVE_IDENTITIES, before).graph
+    assert after.producers["flat"].inputs == (start,)
+    assert after.producers["mean"].inputs == ("moved",)
+    assert differences(before, after, Exactness.BITWISE) == []
+
+
+def test_what_one_side_reads_too_far_up_is_noticed() -> None:
+    before = moved_twice("negated")
+    rewrite = Rewrite(apply(REMOVE_IDENTITIES, before).graph)
+    flat = rewrite.graph.producers["flat"]
+    rewrite.replace(flat, [rewrite.node(flat.op, ("x",), "flat", flat.origin)])
+    assert len(differences(before, rewrite.finish(), Exactness.BITWISE)) == 1
 
 
 def test_eliminate_dead_with_a_live_node_skipped() -> None:
@@ -440,6 +471,41 @@ def test_value_exactness_is_about_zeros_only() -> None:
     assert instead(ew.Identity()) == []
     for op in (ew.Neg(), ew.Abs(), ew.Relu(), ew.LeakyRelu(1 - 2**-24)):
         assert instead(op) != [], op
+
+
+@pytest.mark.parametrize("level", [-1.0, 1.0])
+def test_a_threshold_that_no_number_reaches_is_not_reached_by_infinity(level: float) -> None:
+    """Channel 1 is constant; x / 0 is infinite. One comparison with infinity is noticed."""
+    s = Sketch(2)
+    quotient = s(ew.Div(), "x", [0.0, 0.0], to="quotient")
+    s(ew.Step(Element.BIPOLAR), quotient, [[1.0], [INF]], [[1.0, -1.0], [level, level]], to="bits")
+    s(BinaryDense(), "bits", s.const(np.ones((2, 2)), "weights", Element.BIPOLAR))
+    before = s.done("bits", "t2")
+    after = apply(LOWER_KERNELS, before).graph
+    assert differences(before, after, Exactness.BITWISE) == []
+    (name,) = (name for name in after.constants if "decisions" in name)
+    unmet = np.isnan(after.constants[name])
+    assert unmet.any()
+    reached = changed(after, name, tuple(np.argwhere(unmet)[0]), INF)
+    assert differences(before, reached, Exactness.BITWISE) != []
+
+
+@pytest.mark.parametrize(("threshold", "differs"), [(-1, False), (-2, True)])
+def test_a_layer_spreads_a_sign_of_no_number(threshold: float, differs: bool) -> None:
+    """Roots of negative probes have no sign; what takes its place, the layer spreads."""
+    spellings = (((), 1, [1, -1]), ((ew.Neg(),), np.nextafter(F(threshold), INF), [-1, 1]))
+    graphs = []
+    for i, (turns, at, levels) in enumerate(spellings):
+        s = Sketch(2, shape=(1, 2, 3, 3))
+        x = s(ew.Sqrt(), "x", to=f"root{i}")
+        for op in turns:
+            x = s(op, x, to=f"turned{i}")
+        rows = [s.const([row], f"{i}.{len(row)}") for row in ([at], levels)]
+        s(ew.Step(Element.BIPOLAR), x, *rows, to=f"bits{i}")
+        weights = s.const(np.ones((2, 2, 3, 3)), "weights", Element.BIPOLAR)
+        s(BinaryConv(Window((Axis(3, before=1, after=1),) * 2)), f"bits{i}", weights, to="n")
+        graphs.append(s.done())
+    assert bool(differences(*graphs, Exactness.BITWISE)) == differs
 
 
 def test_messages_name_the_tensor_and_its_origin() -> None:

@@ -17,6 +17,7 @@ from bnncc.ir.expression import Source
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import BinaryConv, BinaryDense
+from bnncc.ir.ops.shape import Pad
 from bnncc.ir.types import Array, Element, Interval, TensorType
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Outcome
@@ -391,6 +392,17 @@ def test_zero_that_cannot_occur_narrows_what_follows() -> None:
     assert outcome.graph.types["n1"].interval == Interval(-5, 5, 2)
     assert [outcome.graph.types[s].element for s in ("s0", "s1")] == [Element.BIPOLAR] * 2
     same_values(before, outcome.graph, x=every_operand(Element.BIPOLAR, 3))
+
+
+@pytest.mark.parametrize(("value", "element"), [(0, Element.TERNARY), (1, Element.BIPOLAR)])
+def test_zeros_put_round_bits_keep_their_two_planes(value: float, element: Element) -> None:
+    s = Sketch(3, Element.BIPOLAR, shape=(1, 3, 2, 2))
+    weights = s.const(np.ones((4, 3, 1, 1)), "weights", Element.BIPOLAR)
+    n = s(BinaryConv(Window((Axis(1), Axis(1)))), "x", weights, to="n")
+    s(ew.Step(Element.TERNARY), s(ew.Cast(Element.F32), n), *SIGN, to="bits")
+    s(Pad((0, 0, 1, 1), (0, 0, 1, 1), value), "bits", to="y")
+    graph = apply(FOLD_THRESHOLDS, s.done()).graph  # of three signs the sum is never 0
+    assert graph.types["bits"].element is graph.types["y"].element is element
 
 
 def test_zero_that_can_occur_keeps_three_levels() -> None:

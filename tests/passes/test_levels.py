@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
 from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.types import Element
-from bnncc.passes.levels import grid_of, never, simplified
+from bnncc.passes.levels import grid_of, never, planes_of, simplified
 from tests.ir.sketch import F
 from tests.passes.applying import level_at
 
@@ -81,6 +81,9 @@ def test_channels_share_one_grid() -> None:
         [0, 1, 16],
         [i / 16 for i in range(17)],
         [0.1, 0.2, 0.3, 0.4005],
+        [0, 1, np.inf],
+        [-np.inf, np.inf],
+        [0, 1, np.nan],
     ],
     ids=str,
 )
@@ -108,6 +111,37 @@ def test_rounded_levels_of_any_grid(codes: list[int], unit: float, first: float)
         assert (grid.zero is None) == (0.0 not in grid.values)
         if grid.zero is not None:  # exactly, in the affine map too
             assert grid.unit * grid.zero + grid.offset == 0
+
+
+@given(st.floats(-4, 4), st.floats(1e-3, 4), st.floats(1e-3, 4), st.booleans())
+def test_two_planes_sum_to_the_levels(low: float, a: float, b: float, outer: bool) -> None:
+    levels = np.unique(F([low, low + 2 * a, low + 2 * b] + [low + 2 * a + 2 * b] * outer))
+    if grid_of(levels) is not None or len(levels) < 3 + outer:
+        return
+    found = planes_of(levels)
+    if found is None:  # float32 may round the last level off the sum of the others
+        assert outer
+        return
+    first, second = found
+    sums = first.unit * first.integers(levels) + second.unit * second.integers(levels)
+    apart = np.abs(sums + first.offset - levels).max()
+    assert apart <= first.misfit <= 4 * UNIT_ROUNDOFF * np.abs(levels).max()
+    for plane in found:
+        step = Step(plane.element, plane.values, plane.codes)
+        np.testing.assert_array_equal(step.integers(levels), plane.integers(levels))
+
+
+def test_a_zero_is_exactly_zero_in_two_planes() -> None:
+    found = planes_of(F([0, 0.41, 0.7, F(0.41) + F(0.7)]))
+    assert found is not None
+    first, second = found
+    assert (first.zero, second.zero) == (-1, -1)
+    assert first.unit * -1 + second.unit * -1 + first.offset == 0
+
+
+@pytest.mark.parametrize("levels", [(-1, 1), (0, 1, 2.5, 3), (0, 1, 2.5, 3.5, 5), (0, 1, np.inf)])
+def test_other_levels_are_not_two_planes(levels: Sequence[float]) -> None:
+    assert planes_of(F(levels)) is None
 
 
 def test_a_step_says_which_integer_is_nearest() -> None:

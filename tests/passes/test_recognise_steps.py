@@ -320,6 +320,18 @@ def test_levels_that_bounds_exclude_do_not_count(name: str, levels: list[float])
     np.testing.assert_array_equal(found, [levels])
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1, -1), (-1.5, 1.5), (-3.25, -0.75), (0.75, 2)])
+def test_jumps_outside_of_the_bounds_of_a_rounding_do_not_count(low: float, high: float) -> None:
+    """What a bounded tensor cannot be has no level, and none is read off there."""
+    sketch = Sketch(1)
+    x = sketch(ew.Clip(low, high), "x")
+    sign = sketch(ew.Where(), sketch(ew.GreaterOrEqual(), x, 0.0), 1.0, -1.0)
+    before = sketch.done(sketch(ew.Sub(), sign, sketch(ew.Round(), x)))
+    after = recognised(before)
+    assert ops(after) == ["Clip", "Step"]
+    agree(before, after, np.arange(-4, 4, 0.25))
+
+
 # --- Where chains end -----------------------------------------------------------------------------
 
 
@@ -457,8 +469,7 @@ def test_an_estimator_without_bounds_is_exact_up_to_a_limit() -> None:
     outcome = apply(RECOGNISE_STEPS, before)
     assert outcome.assumptions == (Bounded("x", 2.0**24, s),)
     assert str(outcome.assumptions[0]) == (
-        f"x: values stay below 1.67772e+07 in magnitude, from where on the straight-through "
-        f"estimator's residue in {s} is not exact"
+        f"x: values stay below 1.67772e+07 in magnitude, from where on {s} is made of roundings"
     )
     after = recognised(before)
     assert ops(after) == ["Step"]
@@ -477,6 +488,31 @@ def test_an_estimator_of_bounded_values_needs_no_limit() -> None:
     after = recognised(before)
     assert ops(after) == ["Clip", "Step"]
     agree(before, after)
+
+
+@pytest.mark.parametrize("alpha", [1.7, 0.3, [0.9, 6.0]])
+def test_a_clip_by_magnitudes_saturates_where_nothing_is_absurd(alpha: float | list[float]) -> None:
+    """As PACT spells it: 0.5 * (|x| - |x - alpha| + alpha)."""
+    sketch = Sketch(2)
+    other = sketch(ew.Abs(), sketch(ew.Sub(), "x", alpha))
+    clipped = sketch(ew.Add(), sketch(ew.Sub(), sketch(ew.Abs(), "x"), other), alpha)
+    scale = (3 / F(alpha)).astype(F)
+    code = sketch(ew.Round(), sketch(ew.Mul(), sketch(ew.Mul(), clipped, 0.5), scale))
+    before = sketch.done(sketch(ew.Div(), code, scale))
+    assert apply(RECOGNISE_STEPS, before).assumptions == (Bounded("x", 2.0**20, code),)
+    after = recognised(before)
+    step = only(after, ew.Step)
+    assert after.constants[step.inputs[2]].shape[1] == 4
+    x = np.concatenate([GRID[np.abs(GRID) < 2.0**20], np.linspace(-3, 9, 4001, dtype=F)])
+    x = x[:, np.newaxis].repeat(2, axis=1)
+    old, new = (interpret.run(g, {"x": x})[before.outputs[0]] for g in (before, after))
+    np.testing.assert_array_equal(new, old)
+
+
+def test_refuses_what_only_grows_slowly() -> None:
+    sketch = Sketch(2)
+    before = sketch.done(sketch(ew.Round(), sketch(ew.Mul(), "x", 1e-6)))
+    assert apply(RECOGNISE_STEPS, before).graph is before
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,35 @@ def test_codes(mode: str, zero: int) -> None:
     assert interpret.run(outcome.graph, {"x": x})["y"].tolist() == [[-1], [zero], [1]]
 
 
+def over_scaled_pixels(shift: float) -> Sketch:
+    """Return a sign of n * columns + shift over n in -3, -1, 1, 3 of two pixels."""
+    s = Sketch(shape=(1, 3, 2), element=Element.BIPOLAR)
+    w = s.const(np.ones((1, 3, 1)), "w", Element.BIPOLAR)
+    n = s(BinaryConv(Window((Axis(1),))), "x", w)
+    doubles = [s.const([v], "d", Element.F64) for v in (1.0, 0.0, 0.0)]
+    scaled = s(ew.Mul(), s(ew.Dequantize(), n, *doubles), s.const([[[0.5, 0.25]]], "columns"))
+    s(ew.Step(Element.TERNARY), s(ew.Add(), scaled, shift), *SIGN, to="y")
+    return s
+
+
+@pytest.mark.parametrize(
+    ("shift", "reached"), [(0.0, False), (0.125, False), (0.5, True), (0.25, True), (0.75, True)]
+)
+def test_scales_a_pixel(shift: float, reached: bool) -> None:
+    """No threshold on n serves both pixels; that none gives a 0 is proven, and no assumption."""
+    before = over_scaled_pixels(shift).done()
+    outcome = apply(RESOLVE_SIGN_ZERO, before, context())
+    assert outcome.assumptions == ()
+    assert (outcome.graph is before) is reached
+    x = np.array([[[a] * 2, [b] * 2, [1] * 2] for a in (-1, 1) for b in (-1, 1)], np.int8)
+    x = np.concatenate([x, -x])
+    old, new = (interpret.run(g, {"x": x})["y"] for g in (before, outcome.graph))
+    np.testing.assert_array_equal(new, old)
+    assert bool((old == 0).any()) is reached
+    assert apply(RESOLVE_SIGN_ZERO, before, context(sign_zero="plus")).assumptions
+    assert apply(RESOLVE_SIGN_ZERO, before, context(sign_zero="exact")).graph is before
+
+
 def test_in_text() -> None:
     expected = Sketch(1)
     m = expected(ew.Mul(), "x", 1.0)

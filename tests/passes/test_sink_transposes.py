@@ -251,6 +251,18 @@ def test_other_reshapes_are_none() -> None:
     assert SINK_TRANSPOSES.apply(graph, GENERIC).graph is graph
 
 
+def test_a_layer_on_what_was_turned_makes_an_image_of_its_own() -> None:
+    """As the layers of an MLP mixer, whose channels are pixels to every other layer."""
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 3, 4))
+    turn = Transpose((0, 2, 1))
+    point = Conv(Window((Axis(1),)))
+    first = s(point, "x", constant(3, 3, 1))
+    second = s(point, s(turn, s(ew.Sign(), first)), constant(4, 4, 1))
+    t = s(ew.Sign(), s(ew.Add(), s(turn, second), constant(4)))
+    s(point, s(turn, t), constant(2, 4, 1), to="y")
+    assert ops(sunk(s.done("y"))).count("Transpose") == 1
+
+
 # --- Up -------------------------------------------------------------------------------------------
 
 
@@ -261,8 +273,24 @@ def test_scaled_inputs() -> None:
     layer(s, s(FIRST, a, to="i"), "y")
     moved = sunk(s.done("y"))
     assert ops(moved) == ["Transpose", "Mul", "Sub", "Pad", "Conv"]
-    assert moved.producers["i"].op == Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.0)
+    assert only(moved, Pad).op == Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.0)
     assert moved.types[only(moved, ew.Sub).inputs[1]].shape == (1, 3, 1, 1)
+
+
+def test_what_moved_up_is_named_after_what_it_holds() -> None:
+    """So that verify finds it in the model, which may not have the Transpose at all."""
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 5, 4, 3))
+    layer(s, s(FIRST, s(ew.Sign(), "x", to="bits"), to="i"), "y")
+    done = SINK_TRANSPOSES.apply(s.done("y"), GENERIC)
+    bits = only(done.graph, ew.Sign).output
+    assert bits.startswith("bits")
+    assert done.orders[bits] == Order().then((5, 4, 3), (2, 0, 1))
+
+
+def test_a_result_that_moved_up_keeps_its_name() -> None:
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 5, 4, 3))
+    s(FIRST, s(ew.Sign(), "x"), to="y")
+    assert only(sunk(s.done("y")), ew.Sign).output == "y"
 
 
 def test_scaled_inputs_that_others_read() -> None:
@@ -293,3 +321,13 @@ def test_a_layer_on_bits_meets_its_padding(value: float) -> None:
     assert node.op.window.axes == (Axis(3, after=1), Axis(3, before=1, after=1))
     if value == 0:
         assert "Pad" not in ops(after(ABSORB_PADS, graph).graph)
+
+
+def test_two_images_of_which_either_could_follow_the_other() -> None:
+    """A single channel or a single row: both are in the same order, and neither moves."""
+    s = Sketch(stage=Stage.FLOAT, shape=(1, 2, 1, 1))
+    turned = s(ew.Neg(), s(LAST, layer(s), to="t"))
+    inner = s(Conv(SINGLE), turned, s.const(np.full((1, 1, 1, 1), F(0.3)), "inner"))
+    total = s(ew.Relu(), s(ew.Add(), inner, turned))
+    layer(s, s(FIRST, total), "y")
+    sunk(s.done("y"))

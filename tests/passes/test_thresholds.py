@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from bnncc.certificate import Certificate, Domain, LayerCertificate, SignOfZero, Undecided
 from bnncc.ir.analysis.direction import UNKNOWN, directions
 from bnncc.ir.expression import trace
+from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.types import Array, Element, Interval
 from bnncc.passes.levels import element_for, never, simplified
 from bnncc.passes.thresholds import FLOATS, Found, Integers, bisected, enumerated, scrutinised
-from tests.ir.sketch import INF, LARGEST, TINY, F
+from tests.ir.sketch import INF, LARGEST, TINY, F, Sketch
 from tests.passes.applying import level_at
 from tests.passes.epilogues import AT_LEAST_0, HOSTILE, SIGN, Layer, bn, clip, epilogues
 
@@ -97,6 +98,34 @@ def test_tiny_domains(size: int) -> None:
         domain = Integers(Interval(low, low + size - 1))
         both = normal(bisected(chain, directions(chain), domain)), normal(enumerated(chain, domain))
         assert both[0] == both[1]
+
+
+def test_bisection_ends_where_the_chain_is_no_number() -> None:
+    """Beyond 1e38 the product overflows, and infinity times 0 hides the constant 1 of the maximum.
+
+    Below it, a channel that falls is 1 as well, and so is one that never leaves the numbers.
+    """
+    s = Sketch(3)
+    doubled = s(ew.Mul(), "x", [2.0, -2.0, 1.0])
+    largest = s(ew.Max(), s(ew.Max(), doubled, s(ew.Mul(), doubled, [0.0])), [0.5])
+    s(Step(Element.BIPOLAR), largest, *AT_LEAST_0, to="y")
+    chain = trace(s.done("y"), "y", "x")
+    assert chain is not None
+    found = bisected(chain, directions(chain), FLOATS)
+    assert found.levels.tolist() == [[1], [1], [1]]
+
+
+def test_bisection_finds_thresholds_beside_what_is_no_number() -> None:
+    s = Sketch(2)
+    doubled = s(ew.Mul(), "x", [2.0, -2.0])
+    largest = s(ew.Max(), doubled, s(ew.Mul(), doubled, [0.0]))
+    s(Step(Element.BIPOLAR), largest, [[1e38]], [[-1.0, 1.0]], to="y")
+    chain = trace(s.done("y"), "y", "x")
+    assert chain is not None
+    found = bisected(chain, directions(chain), FLOATS)
+    half = F(1e38) / 2
+    assert found.thresholds.tolist() == [[half], [np.nextafter(-half, INF)]]
+    assert found.levels.tolist() == [[-1, 1], [1, -1]]
 
 
 def test_enumeration_in_slices_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

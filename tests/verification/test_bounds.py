@@ -270,3 +270,56 @@ def test_the_best_scores_move_with_all_scores() -> None:
     assert (bounds.of("values") > 0).all()
     most = bounds.of("a").max(axis=1, keepdims=True)
     assert (bounds.of("values") <= most * (1 + 1e-6)).all()
+
+
+# --- Inside of operators --------------------------------------------------------------------------
+
+
+def centred(origin: str) -> Graph:
+    """Return a variance of lines around their mean, the mean's node of another origin or not."""
+    s = Sketch(shape=(1, 2, 9))
+    mean = s(ReduceMean((2,), keepdims=True), "x", to="mean", origin=[origin])
+    apart = s(ew.Sub(), "x", mean, to="apart", origin=["norm"])
+    square = s(ew.Mul(), apart, apart, to="square", origin=["norm"])
+    s(ReduceMean((2,), keepdims=True), square, to="variance", origin=["norm"])
+    return s.done()
+
+
+def test_an_operators_variance_may_be_a_difference_of_means() -> None:
+    graph = centred("norm")
+    x = (1000 + np.random.default_rng(3).standard_normal((50, 2, 9))).astype(F)
+    seen = run_stored(graph, {"x": x})
+    bound = Bounds(graph, {}, seen, {"x"}).of("variance")
+    means = [np.mean(values, axis=2, keepdims=True, dtype=F) for values in (x * x, x)]
+    other = means[0] - means[1] * means[1]
+    inside(seen["variance"], bound, other)
+    assert (np.abs(seen["variance"] - other) > 0.01).any()
+
+
+def test_a_variance_that_the_model_spells_out_is_what_it_says() -> None:
+    graph = centred("another node")
+    x = (1000 + np.random.default_rng(3).standard_normal((50, 2, 9))).astype(F)
+    seen = run_stored(graph, {"x": x})
+    known = {"x", "mean", "apart", "square"}
+    assert Bounds(graph, {}, seen, known).of("variance").max() < 1e-4
+
+
+def test_squares_below_the_normal_numbers_may_be_rounded_on_one_side() -> None:
+    s = Sketch(shape=(1, 1, 3))
+    square = s(ew.Mul(), "x", "x", origin=["norm"])
+    s(ReduceMean((2,), keepdims=True), square, to="mean", origin=["norm"])
+    graph = s.done()
+    x = np.random.default_rng(4).standard_normal((50, 1, 3)).astype(F) * F(1e-21)
+    seen = run_stored(graph, {"x": x})
+    exact = (x.astype(np.float64) ** 2).mean(axis=2, keepdims=True)
+    inside(seen["mean"], Bounds(graph, {}, seen, {"x"}).of("mean"), exact)
+
+
+def test_what_moves_an_unbounded_value_is_unbounded() -> None:
+    s = Sketch(shape=(1, 2, 3))
+    mean = s(ReduceMean((2,), keepdims=True), "x")
+    close = s(ew.Sub(), mean, s(ew.Mul(), mean, F(1 - 2.0**-22)))  # other orders may give 0
+    s(Reshape((1, 3, 2)), s(ew.Div(), "x", close), to="moved")
+    bounds, seen = bounded(s.done(), "x")
+    assert np.isfinite(seen["moved"]).all()
+    assert np.isposinf(bounds.of("moved")).all()

@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bnncc
-from bnncc.compiler import Compilation, compile_in_memory
+from bnncc.compiler import Compilation, Options, compile_in_memory
+from tests.frontends.builders import NODE, make, saved
 
 F = np.float32
 
@@ -73,3 +74,28 @@ def mismatches(found: bnncc.Verification) -> int:
 )
 def test_levels(tmp_path: Path, tail: str, apart: float, noticed: bool) -> None:
     assert (mismatches(verified(compiled(tmp_path, tail), apart)) > 0) is noticed
+
+
+def test_channels_of_one_level_hold_it_at_infinity(tmp_path: Path) -> None:
+    """A threshold that nothing reaches is not reached by infinity either."""
+    model = make(
+        NODE("Mul", ["x", "large"], ["a"], "overflows"),
+        NODE("Min", ["a", "most"], ["b"], "limited"),
+        NODE("GreaterOrEqual", ["b", "zero"], ["m"], "compared"),
+        NODE("Where", ["m", "plus", "minus"], ["s"], "chosen"),
+        NODE("MatMul", ["s", "w"], ["y"], "fc"),
+        constants={
+            "large": F(1e38),
+            "most": np.array([-0.5, 0.5, -0.5, 0.5], F),
+            "zero": F(0),
+            "plus": F(1),
+            "minus": F(-1),
+            "w": np.eye(4, 3, dtype=F) * 2 - 1,
+        },
+    )
+    done = compile_in_memory(saved(model, tmp_path), Options())
+    x = np.array([[100, 100, np.inf, np.inf], [-100, -100, -np.inf, -np.inf]], F)
+    result = bnncc.verify(done, data={"x": x})
+    assert result.ok, result.layers
+    signs = np.array([[-1, 1, -1, 1], [-1] * 4], F)
+    np.testing.assert_array_equal(bnncc.load(done)(x), signs @ (np.eye(4, 3, dtype=F) * 2 - 1))

@@ -10,15 +10,17 @@ Source: Moore, Kearfott and Cloud 2009, "Introduction to Interval Analysis", cha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from bnncc.ir.expression import Chain, Source, Term, chains_to
+from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
+from bnncc.ir.expression import Chain, Operand, Source, Term, chains_to
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
-from bnncc.ir.types import Array
+from bnncc.ir.types import Array, Element
 
-__all__ = ["Range", "bounds_of", "range_of"]
+__all__ = ["Range", "Saturated", "bounds_of", "everything", "range_of", "saturated"]
 
 Range = tuple[Array, Array]
 """The smallest and the largest value there may be; (-inf, inf) where nothing is known."""
@@ -39,6 +41,25 @@ _RISING = (
     ew.Ceil,
 )
 _INFINITY = np.float32(np.inf)
+_ORDINARY, _LARGE = 2.0**12, 2.0**20
+_SATURATES = 1.5
+"""How much further a tensor's bounds may lie apart where values up to 2^20 go in, not 2^12."""
+
+
+@dataclass(frozen=True)
+class Saturated:
+    """A tensor that stays within bounds as long as another's values are not absurdly large.
+
+    Attributes:
+        low, high: the bounds.
+        root: the other tensor.
+        limit: what its magnitudes must stay below.
+    """
+
+    low: float
+    high: float
+    root: str
+    limit: float
 
 
 def range_of(chain: Chain, low: Array, high: Array) -> Range:
@@ -53,6 +74,7 @@ def range_of(chain: Chain, low: Array, high: Array) -> Range:
         float32 (lowest, highest), both [M, C]. Where x could give a NaN, both are infinite.
     """
     found: list[Range] = []
+    undefined: list[Array] = []  # where a term may be no number, which whatever reads it then is
     for term in chain.expression.terms:
         operands = [
             (low, high)
@@ -62,7 +84,14 @@ def range_of(chain: Chain, low: Array, high: Array) -> Range:
             else (chain.operand(o),) * 2
             for o in term.operands
         ]
-        found.append(_known(_term(term, operands)))
+        bounds = _term(term, operands)
+        above = [undefined[o.index] for o in term.operands if o.source is Source.TERM]
+        undefined.append(_may_be_undefined(bounds, above))
+        bounds = _known(bounds, undefined[-1])
+        offset = _offset_of_magnitudes(chain, term)
+        if offset is not None:
+            bounds = _within_offset(bounds, found[term.operands[0].index], offset)
+        found.append(bounds)
     shape = (len(low), chain.channels)
     bottom, top = found[-1] if found else (low, high)
     return np.broadcast_to(bottom, shape), np.broadcast_to(top, shape)
@@ -70,21 +99,86 @@ def range_of(chain: Chain, low: Array, high: Array) -> Range:
 
 def bounds_of(graph: Graph, name: str) -> tuple[float, float] | None:
     """Return bounds on a tensor that hold whatever the model's input is, if there are any."""
-    everything = np.full((1, 1), _INFINITY)
     for chain in chains_to(graph, name):
-        low, high = (end.astype(np.float64) for end in range_of(chain, -everything, everything))
+        ends = everything(graph.types[chain.root].element)
+        low, high = (end.astype(np.float64) for end in range_of(chain, *ends))
         if np.isfinite(low).all() and np.isfinite(high).all():
             return float(low.min()), float(high.max())
     return None
 
 
-def _known(found: Range) -> Range:
-    """Return the range, everything where a bound is no number."""
+def everything(element: Element) -> Range:
+    """Return the range of a tensor of which only the element is known, [1, 1] each."""
+    if element is Element.BOOL:
+        return np.array([[False]]), np.array([[True]])
+    return np.full((1, 1), -_INFINITY), np.full((1, 1), _INFINITY)
+
+
+def saturated(graph: Graph, name: str) -> Saturated | None:
+    """Return bounds on a tensor that saturates where nothing is absurdly large, if it does.
+
+    Such as (|x| - |x - c| + c) / 2, a clip in real numbers, whose roundings grow with x.
+    """
+    found = None
+    for chain in chains_to(graph, name):  # the nearest root is the one to make assumptions about
+        if graph.types[chain.root].element is not Element.F32:
+            continue
+        ordinary, large = (
+            range_of(chain, np.full((1, 1), -end, np.float32), np.full((1, 1), end, np.float32))
+            for end in (_ORDINARY, _LARGE)
+        )
+        widths = [(high - low).astype(np.float64) for low, high in (ordinary, large)]
+        if np.isfinite(widths[1]).all() and (widths[1] <= _SATURATES * widths[0]).all():
+            low, high = large
+            found = Saturated(float(low.min()), float(high.max()), chain.root, _LARGE)
+    return found
+
+
+def _offset_of_magnitudes(chain: Chain, term: Term) -> Array | None:
+    """Return |c| if the term is |x| - |x - c|, either way round, x being anything; else None."""
+
+    def made(operand: Operand) -> Term | None:
+        terms = chain.expression.terms
+        return terms[operand.index] if operand.source is Source.TERM else None
+
+    magnitudes = [made(o) for o in term.operands] if isinstance(term.op, ew.Sub) else []
+    if [m.op if m else None for m in magnitudes] != [ew.Abs(), ew.Abs()]:
+        return None
+    a, b = (m.operands[0] for m in magnitudes if m)
+    for x, other in ((a, made(b)), (b, made(a))):
+        if other is None or not isinstance(other.op, ew.Add | ew.Sub) or x not in other.operands:
+            continue
+        (constant,) = [o for o in other.operands if o != x] or [x]
+        if constant.source is Source.PARAMETER:
+            return np.abs(chain.operand(constant))
+    return None
+
+
+def _within_offset(found: Range, magnitudes: Range, offset: Array) -> Range:
+    """Return the range of |x| - |x - c|: x - c is off by its rounding, the difference monotone."""
+    largest = np.maximum(np.abs(magnitudes[0]), np.abs(magnitudes[1])).astype(np.float64)
+    most = offset + UNIT_ROUNDOFF * (largest + offset)
+    bound = np.nextafter(most.astype(np.float32), _INFINITY)
+    return np.maximum(found[0], -bound), np.minimum(found[1], bound)
+
+
+def _may_be_undefined(found: Range, above: Sequence[Array]) -> Array:
+    """Return where a result may be no number, as differences of infinities are, or an operand."""
+    low, high = found
+    if low.dtype == np.bool_:
+        return np.zeros((1, 1), bool)
+    nan = np.isnan(low) | np.isnan(high) | (np.isinf(low) & np.isinf(high) & (low < high))
+    for operand in above:
+        nan = nan | operand
+    return np.asarray(nan)
+
+
+def _known(found: Range, undefined: Array) -> Range:
+    """Return the range, everything where there may be no number."""
     low, high = found
     if low.dtype == np.bool_:
         return low, high
-    unknown = np.isnan(low) | np.isnan(high)
-    return np.where(unknown, -_INFINITY, low), np.where(unknown, _INFINITY, high)
+    return np.where(undefined, -_INFINITY, low), np.where(undefined, _INFINITY, high)
 
 
 def _term(term: Term, r: Sequence[Range]) -> Range:

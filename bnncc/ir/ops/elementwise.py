@@ -673,10 +673,13 @@ class Step(Elementwise):
         to: see above.
         stands_for: the real values that the integers of `to` stand for in the model, ascending;
             none where they are the values themselves.
+        codes: the integer that stands for each of those values, if not one after the other: of one
+            of several planes that sum to them.
     """
 
     to: Element
     stands_for: tuple[float, ...] = ()
+    codes: tuple[int, ...] = ()
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.BINARY})
     arity: ClassVar[int] = 3
@@ -715,6 +718,8 @@ class Step(Elementwise):
         values = np.asarray(self.stands_for, np.float32)
         between = (values[1:] + values[:-1]) / 2
         index = np.searchsorted(between, real)
+        if self.codes:
+            return np.asarray(self.codes)[index]
         if self.to is Element.BIPOLAR:
             return 2 * index - 1
         return index - 1 if self.to is Element.TERNARY else index
