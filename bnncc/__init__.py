@@ -13,7 +13,7 @@ from bnncc.errors import (
     UsageError,
     VerificationError,
 )
-from bnncc.report import Report
+from bnncc.report import LostSignWarning, Report
 from bnncc.targets import TARGETS, Target
 from bnncc.verification.api import load, verify
 from bnncc.verification.result import Verification
@@ -24,6 +24,7 @@ __all__ = [
     "BnnccError",
     "Certificate",
     "InternalError",
+    "LostSignWarning",
     "Options",
     "Report",
     "Target",

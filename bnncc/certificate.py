@@ -15,6 +15,7 @@ __all__ = [
     "Bounded",
     "Certificate",
     "Domain",
+    "InsertedSign",
     "LayerCertificate",
     "SignOfZero",
     "Undecided",
@@ -29,11 +30,14 @@ class SignOfZero:
         tensor: what the model calls it.
         value: -1 or +1.
         undefined: whether the model's own value there is not 0 but no number, as of x / |x|.
+        levels: what the tensor holds below 0, at 0 and above, as far as that is not -1, 0 and +1
+            but a multiple of the sign, or one that is shifted.
     """
 
     tensor: str
     value: int
     undefined: bool = False
+    levels: tuple[float, float, float] = (-1.0, 0.0, 1.0)
 
     def __str__(self) -> str:
         instead = "though the model's is no number" if self.undefined else "not 0"
@@ -51,12 +55,26 @@ class Bounded:
     def __str__(self) -> str:
         return (
             f"{printable(self.tensor)}: values stay below {self.limit:g} in magnitude, from where "
-            f"on the straight-through estimator's residue in {printable(self.result)} is not exact"
+            f"on {printable(self.result)} is made of roundings"
         )
 
 
 Assumption = SignOfZero | Bounded
 """What a compiled model takes for granted beyond the model it was made of."""
+
+
+@dataclass(frozen=True)
+class InsertedSign:
+    """An edit: a Sign that the model file does not have, put on `tensor` where `layer` reads it."""
+
+    layer: str
+    tensor: str
+
+    def __str__(self) -> str:
+        return (
+            f"{printable(self.layer)}: a Sign was inserted on its input, {printable(self.tensor)}, "
+            "which the model file does not have"
+        )
 
 
 @dataclass(frozen=True)
@@ -139,20 +157,33 @@ class LayerCertificate:
 
 @dataclass(frozen=True)
 class Certificate:
-    """All layers of a model, with what the proof rests on."""
+    """All layers of a model, with what the proof rests on.
+
+    Attributes:
+        model_sha256: of the model file, before any edit.
+        bnncc_version: what made the certificate.
+        assumptions: see `Assumption`.
+        layers: what was proven of each Step.
+        edits: what the user had changed in the model: with any, nothing here is a proof about the
+            file, but about the file so edited.
+    """
 
     model_sha256: str
     bnncc_version: str
     assumptions: tuple[Assumption, ...]
     layers: tuple[LayerCertificate, ...]
+    edits: tuple[InsertedSign, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings; floats round-trip exactly."""
+        of = ", of the model file with the edits" if self.edits else ""
         return {
             "format": "bnncc certificate 1",
             "model_sha256": self.model_sha256,
             "bnncc_version": self.bnncc_version,
-            "reference": "ONNX Runtime float32, optimisations off, operation by operation, no fma",
+            "reference": "ONNX Runtime float32, optimisations off, operation by operation, no fma"
+            + of,
+            "edits": [asdict(edit) | {"what": str(edit)} for edit in self.edits],
             "assumptions": [str(assumption) for assumption in self.assumptions],
             "layers": [_layer_json(layer) for layer in self.layers],
         }

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,14 +19,15 @@ from bnncc.backend.emit import render_header, render_source
 from bnncc.backend.lower import lower
 from bnncc.backend.names import comment, identifier
 from bnncc.backend.program import Program
-from bnncc.certificate import Certificate
-from bnncc.errors import ToolchainError, UsageError
+from bnncc.certificate import Certificate, InsertedSign
+from bnncc.errors import ToolchainError, UsageError, printable
 from bnncc.frontends.inputs import InputSpec, declare_inputs, parse_input_spec
 from bnncc.ir.graph import Graph
 from bnncc.ir.text import format_graph
-from bnncc.passes.base import Context, SignZero
+from bnncc.passes.base import Context, Family, SignZero
 from bnncc.pipeline import PIPELINE, Lowered, run_pipeline
-from bnncc.report import Report, make_report
+from bnncc.report import LostSignWarning, Report, find_suspects, make_report
+from bnncc.report.layers import titles
 from bnncc.report.parameters import parameter_names
 from bnncc.targets import Target, host_target, target_named
 
@@ -35,7 +37,18 @@ if TYPE_CHECKING:
 
     from bnncc.frontends.onnx import Imported
 
-__all__ = ["Artifact", "Compilation", "Options", "compile", "compile_in_memory"]
+__all__ = [
+    "Artifact",
+    "Compilation",
+    "Options",
+    "compile",
+    "compile_in_memory",
+    "warn_of_suspects",
+]
+
+_NO_SUSPECTS = (
+    "--insert-sign: no layer seems to have lost its sign; --insert-sign-at LAYER inserts one anyway"
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -49,9 +62,14 @@ class Options:
         name: prefix of the C identifiers and of the files; "" takes the model file's name, or the
             name of the module's class.
         target: a name of `bnncc targets`; "" stands for this machine's.
-        inputs: uint8 inputs, each as `[NAME=]uint8:SCALE,OFFSET`.
+        inputs: inputs as bytes, each as `[NAME=]uint8:SCALE,OFFSET` or with int8.
         sign_zero: "auto", "plus", "minus" or "exact", see `SignZero`.
         shapes: shapes of inputs whose dimensions the model leaves open.
+        insert_sign: whether to put a Sign on the input of every layer that `Report.suspects`
+            names: the C, and what `verify` compares with, are then the model so repaired.
+        insert_sign_at: layers, as reports call them or by their nodes, whose input gets one.
+        kernels: kernel families, each as `[LAYER=]FAMILY`, see `Family`; without a layer it is that
+            of all others.
         dump_dir: where to write the graph after every pass, or None.
     """
 
@@ -60,6 +78,9 @@ class Options:
     inputs: tuple[str, ...] = ()
     sign_zero: str = "auto"
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    insert_sign: bool = False
+    insert_sign_at: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
     dump_dir: Path | None = None
 
 
@@ -72,8 +93,8 @@ class Compilation:
         lowered: the packed graph and what the passes had to say.
         certificate, report: see there.
         target: what it was compiled for.
-        inputs: the uint8 inputs, by name.
-        oracle: the user's own model, batch 1, for verify.
+        inputs: the inputs declared as bytes, by name.
+        oracle: the user's own model, batch 1, for verify; with `certificate.edits` made in it.
     """
 
     program: Program
@@ -131,8 +152,12 @@ def compile(
 
     Raises:
         UnsupportedModelError, UsageError, ToolchainError, InternalError: see `bnncc.errors`.
+
+    Warns:
+        LostSignWarning: the file is probably not the model that was trained; `Report.suspects`.
     """
     done = compile_in_memory(model, options, progress, example_inputs=example_inputs)
+    warn_of_suspects(done)
     folder = Path(output)
     header, source = (folder / f"{done.program.name}.{suffix}" for suffix in ("h", "c"))
     files = {header: done.header, source: done.source}
@@ -161,21 +186,26 @@ def compile_in_memory(
     options = options or Options()
     model_name, read = _reader(model, example_inputs)
     target = target_named(options.target) if options.target else host_target()
-    context = Context(target, _sign_zero(options.sign_zero))
+    context = Context(target, _sign_zero(options.sign_zero), _families(options.kernels))
     declared = _declared(options.inputs)
     name = identifier(options.name or model_name.split(".")[0])
     clock = _Clock()
 
     progress("reading the model", 0, len(PIPELINE) + 2)
     imported = read(options.shapes)
-    graph = declare_inputs(imported.graph, declared)
     clock.lap("read")
 
-    lowered = run_pipeline(graph, context, _observer(graph, options.dump_dir, progress))
+    def pipeline(graph: Graph) -> Lowered:
+        return run_pipeline(graph, context, _observer(graph, options.dump_dir, progress))
+
+    imported, edits, notes = _repaired(imported, options, declared, pipeline)
+    graph = declare_inputs(imported.graph, declared)
+    lowered = pipeline(graph)
     clock.lap("passes")
 
     progress("writing C", len(PIPELINE) + 1, len(PIPELINE) + 2)
-    program = lower(lowered.graph, name, _banner(model_name, imported.sha256, options, target))
+    banner = _banner(model_name, imported.sha256, options, target, edits)
+    program = lower(lowered.graph, name, banner)
     header, source = render_header(program), render_source(program)
     clock.lap("emit")
 
@@ -186,21 +216,69 @@ def compile_in_memory(
         source=source,
         lowered=lowered,
         certificate=Certificate(
-            imported.sha256, __version__, lowered.assumptions, lowered.certificates
+            imported.sha256, __version__, lowered.assumptions, lowered.certificates, edits
         ),
         report=make_report(
             graph,
             lowered,
             program,
             target=target.name,
-            notes=imported.notes,
+            notes=(*imported.notes, *notes),
             seconds=clock.seconds,
             parameters=parameter_names(imported.source),
+            edits=edits,
         ),
         target=target,
         inputs={input_name or only: spec for input_name, spec in declared.items()},
         oracle=imported.source,
     )
+
+
+def warn_of_suspects(done: Compilation) -> None:
+    """Warn, in the way of Python, if the file is probably not the model that was trained."""
+    for warning in done.report.warnings:
+        text = f"{warning.what}. {warning.where}. {warning.why}. {warning.help}"
+        warnings.warn(f"{warning.code}: {text}", LostSignWarning, stacklevel=3)
+
+
+def _repaired(
+    imported: Imported,
+    options: Options,
+    declared: Mapping[str, InputSpec],
+    pipeline: Callable[[Graph], Lowered],
+) -> tuple[Imported, tuple[InsertedSign, ...], tuple[str, ...]]:
+    """Return the model with the signs that the user wants put back, these, and notes."""
+    if not (options.insert_sign or options.insert_sign_at):
+        return imported, (), ()
+    from bnncc.frontends.onnx.repair import insert_signs  # onnx takes half a second to import
+
+    parameters = parameter_names(imported.source)
+    chosen = _layers_named(titles(imported.graph, parameters), imported.graph, options)
+    notes: tuple[str, ...] = ()
+    if options.insert_sign:
+        graph = declare_inputs(imported.graph, declared)
+        found = find_suspects(graph, pipeline(graph), parameters)
+        chosen |= {suspect.result: suspect.layer for suspect in found}
+        notes = () if found else (_NO_SUSPECTS,)
+    return *insert_signs(imported, chosen), notes
+
+
+def _layers_named(called: Mapping[str, str], graph: Graph, options: Options) -> dict[str, str]:
+    """Return what the layers of `insert_sign_at` are called, by the tensors of their sums.
+
+    Raises:
+        UsageError: BNN020, a layer is not there.
+    """
+    chosen: dict[str, str] = {}
+    own = {result: (title, graph.producers[result].origin[0]) for result, title in called.items()}
+    for wanted in options.insert_sign_at:
+        found = [result for result, names in own.items() if wanted in names]
+        if not found:
+            known = ", ".join(dict.fromkeys(called.values())) or "none"
+            what = f'no layer with weights is called "{printable(wanted)}"'
+            raise UsageError("BNN020", what, help=f"the model's layers: {known}")
+        chosen |= {result: called[result] for result in found}
+    return chosen
 
 
 def _reader(
@@ -257,16 +335,43 @@ def _sign_zero(text: str) -> SignZero:
         raise UsageError("BNN020", what, help=f"choose one of: {known}") from None
 
 
-def _banner(model_name: str, sha256: str, options: Options, target: Target) -> list[str]:
+def _families(texts: Sequence[str]) -> dict[str, Family]:
+    """Return the kernel families asked for, by layer; "*" stands for all."""
+    found: dict[str, Family] = {}
+    for text in texts:
+        layer, _, family = text.rpartition("=")
+        try:
+            chosen = Family(family)
+        except ValueError:
+            known = ", ".join(choice.value for choice in Family)
+            what = f'no kernel family is called "{printable(family)}"'
+            raise UsageError("BNN020", what, help=f"choose one of: {known}") from None
+        if found.setdefault(layer or "*", chosen) is not chosen:
+            what = f'two kernel families are given for "{printable(layer or "*")}"'
+            raise UsageError("BNN020", what, help="give each layer one --kernel")
+    return found
+
+
+def _banner(
+    model_name: str,
+    sha256: str,
+    options: Options,
+    target: Target,
+    edits: Sequence[InsertedSign],
+) -> list[str]:
     """Return the comment on top of both files: what made them, from what, how."""
     chosen = [f"--target {target.name}"]
     chosen += [f"--input {text}" for text in options.inputs]
+    chosen += [f"--kernel {text}" for text in options.kernels]
     chosen += [f"--sign-zero {options.sign_zero}"] if options.sign_zero != "auto" else []
+    chosen += ["--insert-sign"] if options.insert_sign else []
+    chosen += [f"--insert-sign-at {layer}" for layer in options.insert_sign_at]
     return [
         f"Generated by bnncc {__version__}; do not edit.",
         comment(f"model   {model_name}"),
         f"sha256  {sha256}",
         comment(f"options {' '.join(chosen)}"),
+        *(comment(f"edited  Sign inserted on the input of {edit.layer}") for edit in edits),
     ]
 
 

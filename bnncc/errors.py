@@ -172,6 +172,17 @@ EXPLANATIONS: dict[str, str] = {
         "process of its own, so yours goes on. The message names the line of the model's code "
         "where that is known."
     ),
+    "BNN016": (
+        "A warning: a layer that is not the first has binary weights, but its input is real, and "
+        "looks like what stands right before a sign: clipped to both sides of 0, or without an "
+        "activation function. Much published BNN code binarises activations by x.data = sign(x), "
+        "which exporters lose without a word, so that the file is another network. Layers behind "
+        "a ReLU are not warned about: BinaryConnect and BWN are built so. Compare the file's "
+        "outputs with your own model's; then export again without assignments to .data, or let "
+        "--insert-sign put a Sign on the input of all such layers, --insert-sign-at LAYER of one. "
+        "The C, and what verify compares with, are then the repaired model, and the report, the "
+        "certificate and the C say so."
+    ),
     "BNN020": "An option has a value that bnncc does not know; the message lists those it does.",
     "BNN021": (
         "An input declared with --input does not fit the model: unknown name, wrong element type, "

@@ -20,6 +20,9 @@ from bnncc.cli.options import (
     DataFile,
     DumpFolder,
     Inputs,
+    InsertSign,
+    InsertSignAt,
+    Kernels,
     ModelFile,
     Name,
     OutputFolder,
@@ -31,6 +34,7 @@ from bnncc.cli.options import (
     options_of,
 )
 from bnncc.cli.progress import progress_bar
+from bnncc.cli.warned import show_warnings, shown_not_warned
 from bnncc.compiler import compile as compile_model
 from bnncc.compiler import compile_in_memory
 
@@ -86,6 +90,9 @@ def _compile(
     inputs: Inputs = NONE_DECLARED,
     sign_zero: SignOfZero = "auto",
     shapes: Shapes = NONE_DECLARED,
+    insert_sign: InsertSign = False,
+    insert_sign_at: InsertSignAt = NONE_DECLARED,
+    kernels: Kernels = NONE_DECLARED,
     certificate: CertificateFile = None,
     dump_dir: DumpFolder = None,
     as_json: AsJson = False,
@@ -98,9 +105,12 @@ def _compile(
             inputs=inputs,
             sign_zero=sign_zero,
             shapes=shapes,
+            insert_sign=insert_sign,
+            insert_sign_at=insert_sign_at,
+            kernels=kernels,
             dump_dir=dump_dir,
         )
-        with progress_bar() as progress:
+        with progress_bar() as progress, shown_not_warned():
             artifact = compile_model(
                 model, output, options, certificate=certificate, progress=progress
             )
@@ -108,6 +118,7 @@ def _compile(
             print_json(compiled.artifact_json(artifact, certificate))
         else:
             compiled.show_artifact(results(), artifact, model, options, certificate)
+        show_warnings(artifact.report.warnings)
 
 
 @app.command("inspect")
@@ -119,6 +130,9 @@ def _inspect(
     inputs: Inputs = NONE_DECLARED,
     sign_zero: SignOfZero = "auto",
     shapes: Shapes = NONE_DECLARED,
+    insert_sign: InsertSign = False,
+    insert_sign_at: InsertSignAt = NONE_DECLARED,
+    kernels: Kernels = NONE_DECLARED,
     graph: Annotated[
         bool, typer.Option("--graph", help="Also print the packed graph, operation by operation.")
     ] = False,
@@ -127,7 +141,14 @@ def _inspect(
     """Show what becomes bits, what does not and why, and all sizes. Writes nothing."""
     with reported(as_json):
         options = options_of(
-            name=name, target=target, inputs=inputs, sign_zero=sign_zero, shapes=shapes
+            name=name,
+            target=target,
+            inputs=inputs,
+            sign_zero=sign_zero,
+            shapes=shapes,
+            insert_sign=insert_sign,
+            insert_sign_at=insert_sign_at,
+            kernels=kernels,
         )
         with progress_bar() as progress:
             compilation = compile_in_memory(model, options, progress)
@@ -135,6 +156,7 @@ def _inspect(
             print_json(compiled.inspection_json(compilation, with_graph=graph))
         else:
             compiled.show_inspection(results(), compilation, model, with_graph=graph)
+        show_warnings(compilation.report.warnings)
 
 
 @app.command("verify")
@@ -146,6 +168,9 @@ def _verify(
     inputs: Inputs = NONE_DECLARED,
     sign_zero: SignOfZero = "auto",
     shapes: Shapes = NONE_DECLARED,
+    insert_sign: InsertSign = False,
+    insert_sign_at: InsertSignAt = NONE_DECLARED,
+    kernels: Kernels = NONE_DECLARED,
     data: DataFile = None,
     samples: Samples = None,
     seed: Seed = None,
@@ -159,15 +184,23 @@ def _verify(
         from bnncc.verification.api import verify
 
         options = options_of(
-            name=name, target=target, inputs=inputs, sign_zero=sign_zero, shapes=shapes
+            name=name,
+            target=target,
+            inputs=inputs,
+            sign_zero=sign_zero,
+            shapes=shapes,
+            insert_sign=insert_sign,
+            insert_sign_at=insert_sign_at,
+            kernels=kernels,
         )
         chosen = verified.samples_of(data, samples, seed)
-        with progress_bar() as progress:
+        with progress_bar() as progress, shown_not_warned():
             verification = verify(model, options, progress=progress, **chosen)
         if as_json:
             print_json(verified.verification_json(verification))
         else:
             verified.show_verification(results(), verification, model)
+        show_warnings(verification.warnings)
         verified.demand_success(verification)
 
 
@@ -181,6 +214,25 @@ def _explain(
     """Explain an error code, or list all of them."""
     with reported(as_json):
         reference.explain(results(), code, as_json=as_json)
+
+
+@app.command("operators")
+def _operators(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="An operator, as ONNX, TFLite or PyTorch has it."),
+    ] = None,
+    *,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of the README.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the operators that bnncc takes, with attributes and limits, or look one up."""
+    with reported(as_json):
+        from bnncc.cli.operators import list_operators
+
+        list_operators(results(), name, as_json=as_json, as_markdown=as_markdown)
 
 
 @app.command("targets")

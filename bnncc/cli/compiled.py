@@ -22,9 +22,11 @@ from bnncc.cli.console import (
     safe,
     show_table,
 )
+from bnncc.cli.failures import diagnostics_json
 from bnncc.compiler import Artifact, Compilation, Options
 from bnncc.errors import printable
 from bnncc.ir.text import format_graph
+from bnncc.ir.types import Element
 from bnncc.report import Arithmetic, LayerReport, OtherWork, Report
 
 __all__ = ["artifact_json", "inspection_json", "show_artifact", "show_inspection"]
@@ -78,13 +80,18 @@ def artifact_json(artifact: Artifact, certificate: Path | None) -> dict[str, Any
         "certificate": None if certificate is None else str(certificate),
         **_interface_json(artifact.compilation),
         "report": artifact.report.as_json(),
+        "warnings": diagnostics_json(artifact.report.warnings),
         "peak_memory_bytes": _peak_memory(),
     }
 
 
 def inspection_json(compilation: Compilation, *, with_graph: bool) -> dict[str, Any]:
     """Return what `inspect` shows, as plain values."""
-    value = {**_interface_json(compilation), "report": compilation.report.as_json()}
+    value = {
+        **_interface_json(compilation),
+        "report": compilation.report.as_json(),
+        "warnings": diagnostics_json(compilation.report.warnings),
+    }
     return value | ({"graph": format_graph(compilation.lowered.graph)} if with_graph else {})
 
 
@@ -109,7 +116,10 @@ _WHOLE_TABLE = 100
 """Columns of a terminal from which on the table says too what each layer reads and stores."""
 
 _SHAPE_WIDTH = 32
-_READS = {"bipolar": "bits", "ternary": "levels", "u8": "bytes", "f32": "reals"}
+_READS = {
+    **{element.value: "codes" for element in Element if element.code_bits},
+    **{"bipolar": "bits", "ternary": "levels", "u8": "bytes", "f32": "reals"},
+}
 _DOES = {Arithmetic.BITS: "bits", Arithmetic.SIGNS: "+-x", Arithmetic.REALS: "real"}
 
 
@@ -201,7 +211,12 @@ _LISTED = 6
 
 
 def _show_remarks(console: Console, report: Report) -> None:
-    items(console, "Gains little", [("-", caution.text) for caution in report.cautions])
+    edits = [("-", edit) for edit in report.edits]
+    items(console, "Edited: the C computes the repaired model, not the file's", edits)
+    plain = [("-", c.text) for c in report.cautions if c.kind == "plain float"]
+    items(console, "Not a binary network", plain)
+    little = [("-", c.text) for c in report.cautions if c.kind != "plain float"]
+    items(console, "Gains little", little)
     assumed = [("-", text) for text in report.assumptions[:_LISTED]]
     if len(report.assumptions) > _LISTED:
         assumed.append(("-", f"and {len(report.assumptions) - _LISTED} more, see --json"))
@@ -243,5 +258,9 @@ def _next(model: Path, options: Options) -> Text:
     words += ["--sign-zero", options.sign_zero] if options.sign_zero != "auto" else []
     for name, shape in options.shapes.items():
         words += ["--shape", f"{name}={'x'.join(map(str, shape))}"]
-    line = Text("Next, prove that the C is your model: ")
+    words += ["--insert-sign"] if options.insert_sign else []
+    words += [word for layer in options.insert_sign_at for word in ("--insert-sign-at", layer)]
+    words += [word for text in options.kernels for word in ("--kernel", text)]
+    edited = options.insert_sign or options.insert_sign_at
+    line = Text(f"Next, prove that the C is {'the repaired' if edited else 'your'} model: ")
     return line.append(safe(shlex.join(words)), style="bold")

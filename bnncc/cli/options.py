@@ -20,6 +20,8 @@ __all__ = [
     "DataFile",
     "DumpFolder",
     "Inputs",
+    "InsertSign",
+    "InsertSignAt",
     "ModelFile",
     "Name",
     "OutputFolder",
@@ -64,8 +66,9 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="[NAME=]uint8:SCALE,OFFSET",
-        help="Take an input as bytes u that stand for u * SCALE + OFFSET, as a camera gives them. "
-        "NAME is needed where the model has several inputs; may be given several times.",
+        help="Take an input as bytes u that stand for u * SCALE + OFFSET, as a camera gives them; "
+        "int8 instead of uint8 for signed ones. NAME is needed where the model has several inputs; "
+        "may be given several times.",
         show_default=False,
     ),
 ]
@@ -83,6 +86,35 @@ Shapes = Annotated[
         "--shape",
         metavar="NAME=1x784",
         help="The shape of an input whose size the model leaves open; may be given several times.",
+        show_default=False,
+    ),
+]
+InsertSign = Annotated[
+    bool,
+    typer.Option(
+        "--insert-sign",
+        help="Put a sign on the input of each layer that the exporter seems to have left without "
+        "one (`bnncc explain BNN016`). The C, and what verify compares with, are then the model "
+        "so repaired.",
+    ),
+]
+InsertSignAt = Annotated[
+    list[str],
+    typer.Option(
+        metavar="LAYER",
+        help="Put a sign on the input of this layer, called as `bnncc inspect` does; may be given "
+        "several times.",
+        show_default=False,
+    ),
+]
+Kernels = Annotated[
+    list[str],
+    typer.Option(
+        "--kernel",
+        metavar="[LAYER=]dense|shared",
+        help="The kernels of a layer, or of all others: dense (XNOR and popcount on words of "
+        "channels) or shared (bit slices of pixels, sums shared between output channels); may be "
+        "given several times.",
         show_default=False,
     ),
 ]
@@ -129,6 +161,9 @@ def options_of(
     inputs: Sequence[str],
     sign_zero: str,
     shapes: Sequence[str],
+    insert_sign: bool,
+    insert_sign_at: Sequence[str],
+    kernels: Sequence[str],
     dump_dir: Path | None = None,
 ) -> Options:
     """Return the compiler's options.
@@ -149,6 +184,9 @@ def options_of(
         inputs=tuple(inputs),
         sign_zero=sign_zero,
         shapes=declared,
+        insert_sign=insert_sign,
+        kernels=tuple(kernels),
+        insert_sign_at=tuple(insert_sign_at),
         dump_dir=dump_dir,
     )
 

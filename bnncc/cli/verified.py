@@ -63,6 +63,8 @@ def show_verification(console: Console, verification: Verification, model: Path)
     remarks = [("undecided", _UNDECIDED)] if any(c.undecided for c in verification.layers) else []
     remarks += [("assumed", _ASSUMED)] if any(c.assumed for c in verification.layers) else []
     items(console, "", [(mark, text) for mark, text in remarks])
+    edits = [("-", edit) for edit in verification.edits]
+    items(console, "Edited: compared is the repaired model, not the file's", edits)
     console.print()
     console.print(_verdict(verification))
 
@@ -150,14 +152,16 @@ def _percent(fraction: float | None) -> str:
 def _verdict(verification: Verification) -> Text:
     if not verification.ok:
         return Text("FAILED: the C does not compute what the model computes.", style="bold red")
+    model = "file" if verification.warnings else "model"
+    model = "repaired model" if verification.edits else model
     compared = sum(check.compared for check in verification.layers)
     excused = sum(check.undecided + check.assumed for check in verification.layers)
-    line = Text("VERIFIED: ", style="bold green")
+    line = Text("VERIFIED: ", style="bold yellow" if verification.warnings else "bold green")
     if not compared:
-        return line.append("the C computes the model's outputs, up to float32 rounding.")
+        return line.append(f"the C computes the {model}'s outputs, up to float32 rounding.")
     if not excused:
-        return line.append(f"all {compared:,} bits inside the network are the model's own.")
-    equal = f"{compared - excused:,} of {compared:,} bits inside the network are the model's own"
+        return line.append(f"all {compared:,} bits inside the network are the {model}'s own.")
+    equal = f"{compared - excused:,} of {compared:,} bits inside the network are the {model}'s own"
     return line.append(f"{equal}; the other {excused:,} are explained above.")
 
 

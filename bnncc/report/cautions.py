@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bnncc.report.layers import Arithmetic, LayerReport
@@ -46,31 +46,46 @@ class Caution:
     layers: tuple[str, ...] = ()
 
 
-def cautions(layers: Sequence[LayerReport]) -> tuple[Caution, ...]:
-    """Return what is to be said of a network's layers, the weightiest first."""
+def cautions(layers: Sequence[LayerReport], suspected: Collection[str] = ()) -> tuple[Caution, ...]:
+    """Return what is to be said of a network's layers, the weightiest first.
+
+    Args:
+        layers: all of them.
+        suspected: the names of those that `suspects` accuses, which says all of their inputs.
+    """
     if not layers:
         return ()
     few = tuple(_few_levels(layers))
     if not few and all(layer.weights == "real" for layer in layers):
-        text = (
-            "no layer has binary weights: this is a plain float model. The C computes it, "
-            "but it gets neither smaller nor faster"
-        )
-        return (Caution("plain float", text),)
-    return (*few, *_real_work(layers), *_real_inputs(layers), *_few_bits(layers))
+        return (_plain_float(layers),)
+    meant = [layer for layer in layers[1:] if layer.name not in suspected]
+    return (*few, *_real_work(layers), *_real_inputs(meant), *_few_bits(layers))
+
+
+def _plain_float(layers: Sequence[LayerReport]) -> Caution:
+    """Say that a model is not binary, whatever it is called; the layers are all of its own."""
+    macs = sum(layer.macs for layer in layers)
+    text = (
+        "no layer has binary weights: this is a plain float model, whatever it is called. The C "
+        f"computes it, in float32, with all of its {macs:,} MACs; it gets neither smaller "
+        "nor faster. If you trained binary weights, the file holds what they are made of instead: "
+        "export a model whose forward takes their sign, as in functional.linear(x, weight.sign())"
+    )
+    return Caution("plain float", text)
 
 
 def _few_levels(layers: Sequence[LayerReport]) -> Iterator[Caution]:
-    """Yield on quantised weights that bnncc does not pack; short rows may have few by chance."""
+    """Yield on quantised weights that are not packed; short rows may have few by chance."""
     found = [
         n for n in layers if n.weights == "real" and n.levels <= _FEW_LEVELS and n.k >= _LONG_ROW
     ]
     if not found:
         return
     most = max(layer.levels for layer in found)
+    names = _listed([n.title for n in found[:_NAMED]], found)
     text = (
         f"weights of up to {most} values a channel are computed in float, since bnncc packs "
-        f"only +-alpha so far: {_listed([n.title for n in found[:_NAMED]], found)}"
+        f"only +-alpha where a layer's input is real: {names}"
     )
     yield Caution("few levels", text, tuple(layer.name for layer in found))
 
@@ -101,17 +116,18 @@ def _percent(share: float) -> str:
 
 
 def _real_inputs(layers: Sequence[LayerReport]) -> Iterator[Caution]:
-    """Yield on layers with binary weights and real inputs; the first layer's is often the image.
+    """Yield on layers behind the first with binary weights and real inputs that seem meant so.
 
     Box filters, such as the one that makes XNOR-Net's kappa, are meant to read reals.
     """
-    found = [n for n in layers[1:] if n.arithmetic is Arithmetic.SIGNS and n.levels > 1]
+    found = [n for n in layers if n.arithmetic is Arithmetic.SIGNS and n.levels > 1]
     if not found:
         return
     text = (
         f"binary weights meet real inputs in {_listed([n.title for n in found[:_NAMED]], found)}: "
-        "the weights are packed, the sums stay float additions. If the activations were meant to "
-        "be binary too, the exporter lost their sign: compare the model with your own"
+        "the weights are packed, the sums stay float additions. That is how BinaryConnect and BWN "
+        "work, and nothing here speaks against it. Were the activations to be binary too, the "
+        "exporter lost their sign, and --insert-sign-at LAYER puts it back"
     )
     yield Caution("real input", text, tuple(layer.name for layer in found))
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnncc.compiler import Artifact, Compilation, Options, Progress, compile_in_memory
+from bnncc.compiler import (
+    Artifact,
+    Compilation,
+    Options,
+    Progress,
+    compile_in_memory,
+    warn_of_suspects,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,6 +73,9 @@ def verify(
     Raises:
         As `compile` and `load`; UsageError BNN061 if the data does not fit. A difference is no
         exception: it is the result's `ok`.
+
+    Warns:
+        LostSignWarning: as `compile`.
     """
     from bnncc.verification.build import find_compiler
     from bnncc.verification.compare import compare  # onnxruntime takes a while to import
@@ -76,6 +87,7 @@ def verify(
         compilation = model
     else:
         compilation = compile_in_memory(model, options, progress, example_inputs=example_inputs)
+        warn_of_suspects(compilation)
     graph = compilation.lowered.graph
     command = find_compiler(compiler)
     if data is None:
@@ -85,7 +97,9 @@ def verify(
         chosen = load_samples(graph, compilation.inputs, data)
     built = load(compilation, compiler=compiler)
     name = " ".join([Path(command[0]).name, *command[1:]])
-    return compare(compilation, built, chosen, name, progress)
+    found = compare(compilation, built, chosen, name, progress)
+    report = compilation.report
+    return dataclasses.replace(found, edits=report.edits, warnings=report.warnings)
 
 
 def _sample_count(program: Program) -> int:

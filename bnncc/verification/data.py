@@ -42,7 +42,7 @@ class Samples:
 
 
 def random_samples(graph: Graph, specs: Mapping[str, InputSpec], count: int, seed: int) -> Samples:
-    """Return seeded samples: codes uniform over 0..255, reals normal, some of them rounded to 1/8.
+    """Return seeded samples: bytes uniform over their values, reals normal, some rounded to 1/8.
 
     Rounded values make sums that land exactly on decisions likelier.
     """
@@ -51,8 +51,10 @@ def random_samples(graph: Graph, specs: Mapping[str, InputSpec], count: int, see
     for name in graph.inputs:
         kind = graph.types[name]
         shape = (count, *kind.shape[1:])
-        if kind.element is Element.U8:
-            compiled[name] = random.integers(0, 256, shape).astype(np.uint8)
+        if kind.element in (Element.U8, Element.I8):
+            whole = np.iinfo(kind.element.dtype)
+            codes = random.integers(whole.min, whole.max + 1, shape)
+            compiled[name] = codes.astype(kind.element.dtype)
         else:
             values = random.standard_normal(shape, np.float32)  # hundreds of images: no doubles
             values[::2] = np.round(values[::2] * 8) / 8
@@ -70,7 +72,7 @@ def load_samples(
 
     Args:
         graph: whose inputs they feed.
-        specs: its uint8 inputs.
+        specs: its inputs declared as bytes.
         data: arrays by input name, or an .npz file of them; with one input, any one array that is
             not called labels. Each [N, ...] with as many elements a sample as the input has.
         limit: how many samples to take at most; 0 for all.
@@ -139,21 +141,25 @@ def _fitted(name: str, kind: TensorType, array: Array, spec: InputSpec | None) -
     shaped = array.reshape(len(array), *kind.shape[1:])
     if shaped.dtype == kind.element.dtype:
         return shaped
-    if kind.element is Element.U8 and shaped.dtype.kind == "f":
-        spec = spec or InputSpec(1, 0)  # the model itself takes bytes
+    if kind.element in (Element.U8, Element.I8) and shaped.dtype.kind == "f":
+        own = spec is None  # the model itself takes bytes
+        spec = spec or InputSpec(1, 0)
+        whole = np.iinfo(kind.element.dtype)
         codes = np.rint((shaped.astype(np.float64) - spec.offset) / spec.scale)
-        codes = np.clip(codes, 0, 255).astype(np.uint8)
+        codes = np.clip(codes, whole.min, whole.max).astype(kind.element.dtype)
         if np.array_equal(spec.decode(codes), shaped.astype(np.float32)):
             return codes
-        decoded = "" if spec == InputSpec(1, 0) else " decoded by its --input"
-        what = f'the values for "{printable(name)}" are not uint8 codes{decoded}'
+        decoded = "" if own else " decoded by its --input"
+        what = f'the values for "{printable(name)}" are not {codes.dtype} codes{decoded}'
         raise UsageError("BNN061", what)
     if kind.element is Element.F32 and shaped.dtype.kind == "f":
         return shaped.astype(np.float32)
     raise UsageError(
         "BNN061",
         f'"{printable(name)}" takes {kind.element.dtype}, the data is {shaped.dtype}',
-        help="for images as bytes: --input uint8:SCALE,OFFSET" if shaped.dtype == np.uint8 else "",
+        help=f"for bytes: --input {shaped.dtype}:SCALE,OFFSET"
+        if shaped.dtype in (np.uint8, np.int8)
+        else "",
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bnncc.errors import Diagnostic
+
 __all__ = ["LayerCheck", "OutputCheck", "Verification"]
 
 
@@ -58,13 +60,24 @@ class OutputCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of a verification; `ok` is the verdict."""
+    """The result of a verification; `ok` is the verdict.
+
+    Attributes:
+        samples, source: how many, and where from.
+        compiler: what built the C.
+        layers, outputs: what was compared.
+        edits: what the user had changed in the model file: the verdict is about the file so edited.
+        warnings: why the file is probably not the model that was trained, of which the verdict
+            says nothing.
+    """
 
     samples: int
     source: str
     compiler: str
     layers: tuple[LayerCheck, ...]
     outputs: tuple[OutputCheck, ...]
+    edits: tuple[str, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
 
     @property
     def ok(self) -> bool:

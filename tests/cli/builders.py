@@ -108,6 +108,46 @@ def make_images() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def make_codes() -> onnx.ModelProto:
+    """Return 32-32-4 with binary weights, and activations of 2 bits between them."""
+    return _dense([("Clip", ("low", "high")), ("Round", ())])
+
+
+def make_lost_sign() -> onnx.ModelProto:
+    """Return 32-32-4 with binary weights and a hardtanh between them that no sign follows."""
+    return _dense([("Clip", ("minus", "one"))])
+
+
+def make_float() -> onnx.ModelProto:
+    """Return 32-32-4 with real weights and a ReLU."""
+    return _dense([("Relu", ())], real=True)
+
+
+def _dense(between: list[tuple[str, tuple[str, ...]]], *, real: bool = False) -> onnx.ModelProto:
+    rng = np.random.default_rng(9)
+    constants = {
+        "w0": rng.normal(0, 1, (32, 32)) if real else rng.choice([-1, 1], (32, 32)),
+        "w1": rng.normal(0, 1, (32, 4)) if real else rng.choice([-1, 1], (32, 4)),
+        "low": np.array(0.0),
+        "high": np.array(3.0),
+        "minus": np.array(-1.0),
+        "one": np.array(1.0),
+    }
+    nodes, x = [helper.make_node("MatMul", ["x", "w0"], ["t"], name="first")], "t"
+    for op, operands in between:
+        nodes.append(helper.make_node(op, [x, *operands], [f"{x}_"], name=op.lower()))
+        x = f"{x}_"
+    nodes.append(helper.make_node("MatMul", [x, "w1"], ["y"], name="second"))
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(a.astype(np.float32), n) for n, a in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def save(model: onnx.ModelProto, path: Path) -> Path:
     path.write_bytes(model.SerializeToString())
     return path

@@ -54,12 +54,13 @@ def test_the_last_line_is_a_command_that_checks_the_same_compile(run, model, mon
         raise KeyboardInterrupt
 
     options = ["--target", "generic", "--input", "x=uint8:0.5,-1", "--sign-zero", "plus"]
+    options += ["--insert-sign", "--insert-sign-at", "last"]
     last = run("compile", model, *options, "--shape", "x=1x32").stdout.splitlines()[-1]
     monkeypatch.setattr(api, "verify", verify)
     words = shlex.split(last.partition(": ")[2])
     assert words[:2] == ["bnncc", "verify"]
     assert run(*words[1:]).exit_code == 130
-    expected = Options("", "generic", ("x=uint8:0.5,-1",), "plus", {"x": (1, 32)})
+    expected = Options("", "generic", ("x=uint8:0.5,-1",), "plus", {"x": (1, 32)}, True, ("last",))
     assert seen == [(model, expected)]
 
 
@@ -186,8 +187,9 @@ def test_json(run, model, tmp_path):
     result = run(*words)
     assert (result.exit_code, result.stderr) == (0, "")
     value = pure_json(result.stdout)
-    top = ["header", "source", "certificate", "inputs", "outputs", "report", "peak_memory_bytes"]
-    assert list(value) == top
+    top = ["header", "source", "certificate", "inputs", "outputs", "report", "warnings"]
+    assert list(value) == [*top, "peak_memory_bytes"]
+    assert value["warnings"] == []
     assert (value["header"], value["source"]) == ("out/small.h", "out/small.c")
     assert value["certificate"] == "cert.json"
     assert value["inputs"] == [

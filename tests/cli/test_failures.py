@@ -101,7 +101,7 @@ def test_every_problem_of_a_model_at_once(run, tmp_path):
     [
         (["--target", "z80\x1b"], 'error[BNN020]: unknown target "z80\\x1b"'),
         (["--sign-zero", "no"], 'error[BNN020]: sign-zero cannot be "no"'),
-        (["--input", "int8:1,0"], 'error[BNN021]: "int8:1,0" does not declare an input'),
+        (["--input", "int16:1,0"], 'error[BNN021]: "int16:1,0" does not declare an input'),
         (["--input", "uint8:0,0"], 'error[BNN021]: "uint8:0,0" does not declare an input'),
         (["--input", "q=uint8:1,0"], 'error[BNN021]: no float32 input is called "q"'),
         (["--shape", "q=1x2"], "error[BNN020]:"),

@@ -157,7 +157,9 @@ def test_json(run, model, fake):
     result = run("verify", model, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     value = pure_json(result.stdout)
-    assert list(value) == ["ok", "samples", "source", "compiler", "layers", "outputs"]
+    assert list(value) == [
+        *("ok", "samples", "source", "compiler", "layers", "outputs", "edits", "warnings")
+    ]
     assert value["outputs"][0]["max_abs_error"] is None
     assert value["outputs"][0]["top1_agreement"] is None
 
