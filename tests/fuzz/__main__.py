@@ -9,6 +9,7 @@ python -m tests.fuzz --count 100 --each 0   from seed 0, a library each: after a
 from __future__ import annotations
 
 import argparse
+import re
 import secrets
 import sys
 from collections import Counter
@@ -42,6 +43,7 @@ def _run(todo: dict[str, Plan], args: argparse.Namespace) -> int:
     at_once = 1 if args.each else _AT_ONCE
     labels = list(todo)
     refused: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     failed = 0
     for start in range(0, len(labels), at_once):
         part = labels[start : start + at_once]
@@ -50,8 +52,12 @@ def _run(todo: dict[str, Plan], args: argparse.Namespace) -> int:
             [todo[label] for label in part], compiler=args.compiler, cflags=args.cflags
         )
         for label, outcome in zip(part, outcomes, strict=True):
+            totals["compared"] += outcome.compared
+            totals["undecided"] += outcome.undecided
+            totals["certified"] += outcome.certified
+            totals["exact"] += outcome.is_exact
             if outcome.refused:
-                refused[outcome.refused] += 1
+                refused[_without_names(outcome.refused)] += 1
             if outcome.failure:
                 failed += 1
                 _say(f"FAILS {label}: {outcome.plan}\n  {outcome.failure}")
@@ -59,7 +65,13 @@ def _run(todo: dict[str, Plan], args: argparse.Namespace) -> int:
     for reason, count in refused.most_common():
         _say(f"{count} refused: {reason}")
     _say(f"{len(todo)} networks, {sum(refused.values())} refused, {failed} failed")
+    _say(", ".join(f"{count} {what}" for what, count in totals.items()))
     return 1 if failed else 0
+
+
+def _without_names(reason: str) -> str:
+    """Return a refusal without the names and numbers that differ from network to network."""
+    return re.sub(r"\d+", "#", re.sub(r'"[^"]*"', '"..."', reason))
 
 
 def _shrink(label: str, plan: Plan, args: argparse.Namespace) -> None:

@@ -24,10 +24,26 @@ T = TypeVar("T")
 
 # Odd, even, and beside the borders of words; small ones come more often, since they are fast.
 WIDTHS = (*range(1, 10), *range(1, 10), 12, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70)
-# Operators whose float32 result is not a matter of correct rounding.
-_APPROXIMATE = frozenset({"Exp", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"})
-_SUMS = frozenset({"Conv", "Gemm", "MatMul"})
+# Operators whose float32 result is not a matter of correct rounding, or of one order of operations.
+_LIBRARY = frozenset(
+    {
+        *("Celu", "Elu", "Erf", "Exp", "Gelu", "Log", "LogSoftmax", "Mish", "Pow", "ReduceLogSum"),
+        *("Selu", "Sigmoid", "Softmax", "Softplus", "Softsign", "Tanh"),
+    }
+)
+_APPROXIMATE = _LIBRARY | frozenset(
+    {
+        *("GroupNormalization", "InstanceNormalization", "LayerNormalization"),
+        *("Reciprocal", "Sum"),
+        *("LpNormalization", "MeanVarianceNormalization"),
+        *("ReduceL2", "ReduceSumSquare"),
+    }
+)
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
+_SUMS = frozenset({"ReduceL1", "ReduceSum"})
+# Reductions took their axes as an attribute before that opset, ReduceSum before 13.
+_AXES_ARE_OPERANDS_SINCE = 18
 _MOST_STEPS = 2.0**24  # float32 holds all integers up to there
 
 
@@ -37,10 +53,12 @@ class Net:
     Attributes:
         x: the tensor that the next block reads.
         opset: the version that the model declares.
-        values: of every float tensor, on all samples: [N, ...].
+        values: of every tensor that depends on an input, on all samples: [N, ...].
+        fixed: the values of all others.
         dyadic: whether constants are small multiples of a power of two wherever that is possible.
         limit: the most channels, rows and columns.
-        made: the results of blocks so far, the input first.
+        made: the results of blocks so far, the inputs first.
+        outputs: what the model returns beside its last result.
         exact: tensors whose values depend on no order of summation.
     """
 
@@ -55,7 +73,11 @@ class Net:
         self.fixed: dict[str, Array] = {}
         self.exact: set[str] = set()
         self.made: list[str] = []
+        self.outputs: list[str] = []
         self.inputs: list[onnx.ValueInfoProto] = []
+        self._annotated: list[str] = []
+        self._domains: set[str] = set()
+        self._library: set[str] = set()  # what follows from functions whose last bits differ
         self.prefix = ""
         self._count = 0
         self.x = ""
@@ -112,6 +134,18 @@ class Net:
         shaped = row.reshape(-1, *[1] * rank)
         return shaped[np.newaxis] if self.chance(0.3) else shaped
 
+    def by_channel(self) -> Array:
+        """Return the values of `x` by channel: [C, M]."""
+        return np.moveaxis(self.values[self.x], 1, 0).reshape(self.channels, -1)
+
+    def ties(self) -> Array:
+        """Return values by channel that a comparison with `x` ties with, [C, M].
+
+        What comes out of a library's function is not among them: its last bit alone would decide.
+        """
+        rows = self.by_channel()
+        return rows * np.float32(1 + 2.0**-10) if self.x in self._library else rows
+
     def bounded(self, name: str) -> float:
         """Return the largest magnitude of a tensor."""
         return float(np.abs(self.values[name].astype(np.float64)).max(initial=0))
@@ -121,13 +155,19 @@ class Net:
         self._count += 1
         return f"{self.prefix}{what}_{self._count}"
 
-    def input(self, name: str, samples: Array, *, exact: bool) -> str:
-        """Declare the input, with the values it takes."""
-        shape = (1, *samples.shape[1:])
-        self.inputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    def input(self, name: str, samples: Array, *, annotated: bool = False) -> str:
+        """Declare an input with the values it takes, and make it `x`.
+
+        Args:
+            name: the input's.
+            samples: float32 or uint8 [N, ...].
+            annotated: whether FINN's annotation says that the float32 values are bytes.
+        """
+        self.inputs.append(_declared(name, samples[:1]))
         self.values[name] = samples
-        if exact:
-            self.exact.add(name)
+        self.exact.add(name)
+        if annotated:
+            self._annotated.append(name)
         self.x = name
         self.made.append(name)
         return name
@@ -146,13 +186,57 @@ class Net:
 
     def node(self, op: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> str:
         """Append a node, compute it on all samples, and return its first result."""
+        return self.results(op, inputs, outputs, **attributes)[0]
+
+    def results(self, op: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
+        """Append a node, compute it on all samples, and return its results."""
         names = [self.fresh(op.lower()) for _ in range(outputs)]
         node = helper.make_node(op, inputs, names, self.fresh("n"), **attributes)
         self._compute(node)
         self.nodes.append(node)
         if self._is_exact(op, inputs, names[0], attributes):
             self.exact.update(names)
-        return names[0]
+        if op in _LIBRARY or not self._library.isdisjoint(inputs):
+            self._library.update(names)
+        return names
+
+    def foreign(
+        self, op: str, domain: str, inputs: Sequence[str], values: Array, **attributes: Any
+    ) -> str:
+        """Append a node that ONNX Runtime does not know, and return its result.
+
+        Args:
+            op, domain, inputs, attributes: the node's.
+            values: what it makes of its inputs, on all samples unless they are constants.
+        """
+        name = self.fresh(op.lower())
+        self._domains.add(domain)
+        node = helper.make_node(op, inputs, [name], self.fresh("n"), domain=domain, **attributes)
+        self.nodes.append(node)
+        varying = [read for read in inputs if read in self.values]
+        (self.values if varying else self.fixed)[name] = values
+        if self.exact.issuperset(varying):
+            self.exact.add(name)
+        if not self._library.isdisjoint(inputs):
+            self._library.add(name)
+        return name
+
+    def reduced(self, op: str, name: str, axes: Sequence[int], *, keepdims: int = 1) -> str:
+        """Append a reduction, its axes said as the opset says them, and return its result."""
+        if op != "ReduceSum" and self.opset < _AXES_ARE_OPERANDS_SINCE:
+            return self.node(op, [name], axes=list(axes), keepdims=keepdims)
+        return self.node(op, [name, self.constant(axes, np.int64)], keepdims=keepdims)
+
+    def shape_of(self, name: str) -> str:
+        """Append a Shape, which depends on no value, and return its result."""
+        shape = self.fresh("shape")
+        self.nodes.append(helper.make_node("Shape", [name], [shape], self.fresh("n")))
+        self.fixed[shape] = np.array([1, *self.values[name].shape[1:]], np.int64)
+        return shape
+
+    def known(self, name: str) -> Array:
+        """Return the values of a tensor: of all samples if it depends on an input."""
+        return self.values[name] if name in self.values else self.fixed[name]
 
     def follow(self, op: str, *operands: str, **attributes: Any) -> str:
         """Append a node to `x`, with further operands, and make its result `x`."""
@@ -190,13 +274,18 @@ class Net:
             return True
         if op in _APPROXIMATE or any(n in self.values and n not in self.exact for n in inputs):
             return False
+        if op == "Resize" and attributes.get("mode") == "linear":
+            return False
+        if op in _PRODUCTS:
+            return self._products_are_exact(inputs)
         if op in _SUMS:
-            return self._sums_are_exact(inputs)
+            return self._mean_is_exact(inputs[0], 1, self._terms(inputs[0], output))
         if op in _MEANS:
-            return self._mean_is_exact(inputs[0], self._divisor(op, inputs[0], output, attributes))
+            divisor = self._divisor(op, inputs[0], output, attributes)
+            return self._mean_is_exact(inputs[0], divisor, divisor)
         return True
 
-    def _sums_are_exact(self, inputs: Sequence[str]) -> bool:
+    def _products_are_exact(self, inputs: Sequence[str]) -> bool:
         """Whether every partial sum of products is an integer multiple that float32 holds."""
         if any(name and name not in self.fixed for name in inputs[1:]):
             return False
@@ -212,14 +301,18 @@ class Net:
     def _divisor(self, op: str, x: str, output: str, attributes: Mapping[str, Any]) -> int:
         """Return what a mean divides its sums by, 0 where that differs from place to place."""
         if op != "AveragePool":
-            return self.values[x][0].size // self.values[output][0].size
+            return self._terms(x, output)
         varies = any(attributes.get("pads", ())) or attributes.get("ceil_mode", 0)
         return 0 if varies else int(np.prod(attributes["kernel_shape"]))
 
-    def _mean_is_exact(self, x: str, divisor: int) -> bool:
+    def _terms(self, x: str, output: str) -> int:
+        """Return how many values of `x` make one of `output`."""
+        return self.values[x][0].size // self.values[output][0].size
+
+    def _mean_is_exact(self, x: str, divisor: int, terms: int) -> bool:
         """Whether sums are exact, and dividing by the power of two is, or times its inverse."""
         is_power_of_two = divisor > 0 and divisor & (divisor - 1) == 0
-        return is_power_of_two and self.bounded(x) * divisor < grid(self.values[x]) * _MOST_STEPS
+        return is_power_of_two and self.bounded(x) * terms < grid(self.values[x]) * _MOST_STEPS
 
     # --- The result -------------------------------------------------------------------------------
 
@@ -233,7 +326,11 @@ class Net:
             self.constants,
         )
         opsets = [helper.make_opsetid("", self.opset)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted(self._domains)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8 + (self.opset > 20))
+        for name in self._annotated:
+            note = model.graph.quantization_annotation.add(tensor_name=name)
+            note.quant_parameter_tensor_names.add(key="finn_datatype", value="UINT8")
         onnx.checker.check_model(model, full_check=True)
         return model
 

@@ -23,10 +23,11 @@ from bnncc.errors import InternalError
 from bnncc.verification.run import CompiledModel
 from tests.conftest import IN_CI, require_tool
 from tests.fuzz import case
-from tests.fuzz.blocks import BLOCKS, STEMS
+from tests.fuzz.blocks import BLOCKS
 from tests.fuzz.case import MENU, Outcome, build, check_all
 from tests.fuzz.net import grid
 from tests.fuzz.plan import UNLIMITED, Block, Plan, parse_plan, plan_of, plans, shrunk
+from tests.fuzz.stems import STEMS
 
 CHUNK = 100
 CHUNKS = 20
@@ -78,12 +79,10 @@ def test_many_networks(workers: ProcessPoolExecutor, chunk: int) -> None:
     assert_nothing_fails(outcomes)
     # Else the generator draws what bnncc does not do, and this tests little.
     assert sum(not outcome.refused for outcome in outcomes) >= 0.9 * CHUNK
-    assert sum(outcome.is_exact for outcome in outcomes) >= 0.1 * CHUNK
+    assert sum(outcome.is_exact for outcome in outcomes) >= 0.04 * CHUNK
+    assert sum(outcome.certified for outcome in outcomes) > CHUNK
     assert sum(outcome.compared for outcome in outcomes) > 1000 * CHUNK
     assert sum(o.undecided for o in outcomes) < 0.01 * sum(o.compared for o in outcomes)
-    # A sign behind a flatten that permutes is held in another order than the model's tensor, which
-    # is then not compared itself; what follows from it is. Up to 4 % of a chunk are such.
-    assert sum(o.blind for o in outcomes) <= 0.06 * sum(o.layers for o in outcomes)
 
 
 def _checked(seeds: Sequence[int], compiler: str, cflags: str) -> list[Outcome]:
@@ -99,7 +98,9 @@ def test_a_plan_is_a_text_and_always_the_same_network() -> None:
         assert parse_plan(str(plan)) == plan
         first, again = build(plan), build(plan)
         assert first.model.SerializeToString() == again.model.SerializeToString()
-        np.testing.assert_array_equal(first.samples, again.samples)
+        assert first.samples.keys() == again.samples.keys()
+        for name, values in first.samples.items():
+            np.testing.assert_array_equal(values, again.samples[name])
 
 
 @pytest.mark.parametrize("text", ["", "2d:1", "2d:1 sign nothing:0", "2d:1 nothing:0 @x"])
