@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,14 +149,22 @@ def _signs(s: Sketch, out: int, channels: int) -> str:
 
 SLICES = [
     *("generic", "x86-64", "cortex-m4", "x86-64-v3", "x86-64-avx512"),
-    *(pytest.param(t, marks=pytest.mark.slow) for t in ("aarch64", "cortex-m55")),
+    *("aarch64", "cortex-m55"),
 ]
 
 
 NUMBERS = ["generic", "x86-64", "x86-64-v3", "x86-64-avx512"]
 
 
-@pytest.mark.parametrize("target", SLICES)
+def sparing(targets: list[str], *usual: str) -> list[Any]:
+    """Return the targets, all but the usual ones slow."""
+    return [
+        pytest.param(target, marks=() if target in usual else pytest.mark.slow)
+        for target in targets
+    ]
+
+
+@pytest.mark.parametrize("target", sparing(SLICES, "cortex-m4", "x86-64-v3"))
 def test_every_word(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     models: dict[str, Emitted] = {}
     for i, (what, graph) in enumerate(cases()):
@@ -165,7 +174,7 @@ def test_every_word(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targe
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
 
 
-@pytest.mark.parametrize("target", NUMBERS)
+@pytest.mark.parametrize("target", sparing(NUMBERS, "x86-64-v3"))
 def test_every_number(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     models: dict[str, Emitted] = {}
     for i, (what, graph) in enumerate(numbers()):
