@@ -134,6 +134,9 @@ _CHOICES = Family("comparisons and choices", "Cast among float32, bool and bytes
 _MAX_POOLS = Family("maxima of windows", "over one or two axes; values alone", Bits.STAYS)
 _MEAN_POOLS = Family("means of windows", "over one or two axes", Bits.REALS)
 _REDUCTIONS = Family("reductions", "not over the batch; constant axes", Bits.REALS)
+_EXTREMA = Family(
+    "extrema", "not over the batch; constant axes; on bits over whole images", Bits.STAYS
+)
 _SAMPLE_NORMS = Family("norms of a sample", "constant scale and bias", Bits.REALS)
 _TAILS = Family(
     "tails of classifiers", "over the classes of [1, classes] or [1, classes, 1, 1]", Bits.REALS
@@ -240,10 +243,10 @@ TABLE: Mapping[str, Operator] = MappingProxyType(
         "ReduceL1": Operator(reduction(ReduceSum, Abs()), _REDUCTIONS, _REDUCED),
         "ReduceL2": Operator(reduction(ReduceSum, Mul(), last=Sqrt()), _REDUCTIONS, _REDUCED),
         "ReduceLogSum": Operator(reduction(ReduceSum, last=Log()), _REDUCTIONS, _REDUCED),
-        "ReduceMax": Operator(reduction(ReduceMax), _REDUCTIONS, _REDUCED, torch=("amax",)),
+        "ReduceMax": Operator(reduction(ReduceMax), _EXTREMA, _REDUCED, torch=("amax",)),
         "ReduceMean": Operator(reduction(ReduceMean), _REDUCTIONS, _REDUCED, torch=("mean",)),
         "ReduceMin": Operator(
-            reduction(ReduceMax, Neg(), last=Neg()), _REDUCTIONS, _REDUCED, torch=("amin",)
+            reduction(ReduceMax, Neg(), last=Neg()), _EXTREMA, _REDUCED, torch=("amin",)
         ),
         "ReduceSum": Operator(reduction(ReduceSum), _REDUCTIONS, _REDUCED, torch=("sum",)),
         "ReduceSumSquare": Operator(reduction(ReduceSum, Mul()), _REDUCTIONS, _REDUCED),
