@@ -184,6 +184,7 @@ def test_every_number(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tar
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compiler", "target"), [("gcc", "x86-64-v3"), ("clang", "generic")])
 def test_no_warning(tool, tmp_path: Path, compiler: str, target: str) -> None:
     graphs = [shared(graph, target) for _, graph in (*cases(), *numbers())]

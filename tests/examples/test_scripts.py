@@ -80,6 +80,7 @@ def test_xnor_lenet5(run, mnist, tmp_path, capsys):
     assert all(row.accuracy > 0.7 for one in outcomes for row in one.rows)
 
 
+@pytest.mark.slow
 def test_binary_connect(run, mnist, tmp_path, capsys):
     outcomes = run("binary_connect", "--data", mnist)
 

@@ -125,8 +125,15 @@ def check_outputs(artifact: bnncc.Artifact, model: nn.Module, x: torch.Tensor) -
     assert len(expected.unique()) > 2  # or a constant would do
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+COMBINATIONS = [
+    pytest.param(kind, scale, id=f"{kind}-{scale}", marks=() if usual else pytest.mark.slow)
+    for (i, kind), (j, scale) in product(enumerate(KINDS), enumerate(SCALES))
+    for usual in [i == j % len(KINDS)]
+]
+"""Every scale with one kind of layer at once, with the others in the longer sweeps."""
+
+
+@pytest.mark.parametrize(("kind", "scale"), COMBINATIONS)
 def test_every_combination_compiles_to_what_eager_computes(kind, scale, tmp_path):
     """One network holds all estimators and paddings of a layer and a scale, one after the other."""
     parts: list[nn.Module] = []

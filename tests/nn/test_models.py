@@ -378,6 +378,7 @@ def check(network: Network, folder, *, batch: int, samples: int) -> None:
     assert (sum(layer.compared for layer in result.layers) > 0) is ("b" in network.layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SMALL, ids=str)
 def test_small_networks_compile(network, tmp_path):
     check(network, tmp_path, batch=16, samples=8)
