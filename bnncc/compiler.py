@@ -186,7 +186,7 @@ def compile_in_memory(
     options = options or Options()
     model_name, read = _reader(model, example_inputs)
     target = target_named(options.target) if options.target else host_target()
-    context = Context(target, _sign_zero(options.sign_zero), _families(options.kernels))
+    sign_zero, families = _sign_zero(options.sign_zero), _families(options.kernels)
     declared = _declared(options.inputs)
     name = identifier(options.name or model_name.split(".")[0])
     clock = _Clock()
@@ -194,6 +194,7 @@ def compile_in_memory(
     progress("reading the model", 0, len(PIPELINE) + 2)
     imported = read(options.shapes)
     clock.lap("read")
+    context = Context(target, sign_zero, _by_node(families, imported))
 
     def pipeline(graph: Graph) -> Lowered:
         return run_pipeline(graph, context, _observer(graph, options.dump_dir, progress))
@@ -253,7 +254,8 @@ def _repaired(
     from bnncc.frontends.onnx.repair import insert_signs  # onnx takes half a second to import
 
     parameters = parameter_names(imported.source)
-    chosen = _layers_named(titles(imported.graph, parameters), imported.graph, options)
+    called = titles(imported.graph, parameters)
+    chosen = _layers_named(called, imported.graph, options.insert_sign_at)
     notes: tuple[str, ...] = ()
     if options.insert_sign:
         graph = declare_inputs(imported.graph, declared)
@@ -263,15 +265,32 @@ def _repaired(
     return *insert_signs(imported, chosen), notes
 
 
-def _layers_named(called: Mapping[str, str], graph: Graph, options: Options) -> dict[str, str]:
-    """Return what the layers of `insert_sign_at` are called, by the tensors of their sums.
+def _by_node(families: Mapping[str, Family], imported: Imported) -> dict[str, Family]:
+    """Return kernel families by the source node of each layer, "*" standing for all others.
+
+    Raises:
+        UsageError: BNN020, a layer is not there.
+    """
+    graph = imported.graph
+    named = {layer: family for layer, family in families.items() if layer != "*"}
+    found = {"*": families["*"]} if "*" in families else {}
+    if named:
+        called = titles(graph, parameter_names(imported.source))
+        for layer, family in named.items():
+            results = _layers_named(called, graph, [layer])
+            found |= {graph.producers[result].origin[0]: family for result in results}
+    return found
+
+
+def _layers_named(called: Mapping[str, str], graph: Graph, layers: Sequence[str]) -> dict[str, str]:
+    """Return what layers that the user names are called, by the tensors of their sums.
 
     Raises:
         UsageError: BNN020, a layer is not there.
     """
     chosen: dict[str, str] = {}
     own = {result: (title, graph.producers[result].origin[0]) for result, title in called.items()}
-    for wanted in options.insert_sign_at:
+    for wanted in layers:
         found = [result for result, names in own.items() if wanted in names]
         if not found:
             known = ", ".join(dict.fromkeys(called.values())) or "none"

@@ -182,3 +182,15 @@ def test_the_options_of_a_model(run, model):
     value = pure_json(run("inspect", model, *words, "--shape", "x=1x32", "--json").stdout)
     assert (value["report"]["model"], value["report"]["target"]) == ("n", "cortex-m4")
     assert value["inputs"][0]["c_type"] == "uint8_t"
+
+
+def test_kernel_of_one_layer_by_the_name_that_inspect_gives_it(run, images):
+    text = run("inspect", images, "--kernel", "node_Conv=shared", "--target", "generic").stdout
+    assert "copies for taps" in text
+    assert "copies for taps" not in run("inspect", images, "--target", "generic").stdout
+
+
+def test_kernel_of_a_layer_that_is_not_there(run, images):
+    done = run("inspect", images, "--kernel", "conv9=shared")
+    assert done.exit_code == 2
+    assert 'no layer with weights is called "conv9"' in done.stderr
