@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bnn_config.h"
+#include "bnn_expand.h"
 
 /* 32 bits from bit `bit` of words on. */
 BNN_ALWAYS_INLINE uint32_t bnn_aligned_bits32(const uint32_t *words, size_t bit) {
@@ -110,32 +111,14 @@ BNN_ALWAYS_INLINE void bnn_spread_row(uint32_t *to, size_t half, size_t bit, uin
   }
 }
 
-/* Bits 0, 2, 4, ... in the lower half. */
-BNN_ALWAYS_INLINE uint32_t bnn_even_bits32(uint32_t v) {
-  v &= 0x55555555u;
-  v = (v | (v >> 1)) & 0x33333333u;
-  v = (v | (v >> 2)) & 0x0f0f0f0fu;
-  v = (v | (v >> 4)) & 0x00ff00ffu;
-  return (v | (v >> 8)) & 0x0000ffffu;
-}
-
-BNN_ALWAYS_INLINE uint64_t bnn_even_bits64(uint64_t v) {
-  v &= 0x5555555555555555u;
-  v = (v | (v >> 1)) & 0x3333333333333333u;
-  v = (v | (v >> 2)) & 0x0f0f0f0f0f0f0f0fu;
-  v = (v | (v >> 4)) & 0x00ff00ff00ff00ffu;
-  v = (v | (v >> 8)) & 0x0000ffff0000ffffu;
-  return (v | (v >> 16)) & 0x00000000ffffffffu;
-}
-
 /* Every stride-th of 32 bits, the first of them bit `at`. */
 BNN_INLINE uint32_t bnn_strided_bits(const uint32_t *words, size_t bit, size_t stride) {
   if (stride == 1u) {
     return bnn_aligned_bits32(words, bit);
   }
   if (stride == 2u) {
-    return bnn_even_bits32(bnn_aligned_bits32(words, bit)) |
-           (bnn_even_bits32(bnn_aligned_bits32(words, bit + 32u)) << 16);
+    return bnn_compress_w32(bnn_aligned_bits32(words, bit)) |
+           (bnn_compress_w32(bnn_aligned_bits32(words, bit + 32u)) << 16);
   }
   uint32_t v = 0;
   for (size_t i = 0; i < 32u; ++i, bit += stride) {
