@@ -9,7 +9,7 @@ Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapters 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -148,15 +148,15 @@ class Bounds:
         op = node.op
         assert isinstance(op, Conv | BinaryConv)  # _derived asked
         size = np.abs(weights).astype(np.float32)
-        grown: Array = _EXACT
-        if moved.any():
-            spread = np.broadcast_to(moved, x.shape).astype(np.float32)
-            grown = matrix_conv(spread, size, op.window, op.groups).astype(np.float64)
+
+        def weighted(terms: Array) -> Array:
+            return matrix_conv(terms.astype(np.float32), size, op.window, op.groups)
+
+        grown = _summed(weighted, np.broadcast_to(moved, x.shape)) if moved.any() else _EXACT
         if x.dtype != np.float32:
             return grown
         k = weights[0].size
-        reach = np.abs(x) + moved.astype(np.float32)
-        magnitude = matrix_conv(reach, size, op.window, op.groups).astype(np.float64)
+        magnitude = _summed(weighted, np.abs(x) + moved)
         bias = over_channels(layer_bias_slack(self._graph, node), magnitude.ndim)
         # Both float32 products above round too, down by gamma_K at most.
         moved_by = (grown + 2 * gamma(k + 2) * magnitude) * (1 + 2 * gamma(k + 2))
@@ -212,12 +212,23 @@ def _pooled(op: Pooling, x: Array, moved: Array, y: Array) -> Array:
             count = 2 ** len(axes) + 2 * len(axes)
         case _:
             return np.asarray(np.inf)
-    reach = np.abs(x.astype(np.float64)) + moved
-    (magnitude,) = op.evaluate([reach])
-    (grown,) = op.evaluate([np.broadcast_to(moved, x.shape).astype(np.float64)])
+
+    def pooled(terms: Array) -> Array:
+        return op.evaluate([terms.astype(np.float64)])[0]
+
+    magnitude = _summed(pooled, np.abs(x.astype(np.float64)) + moved)
+    grown = _summed(pooled, np.broadcast_to(moved, x.shape))
     # Terms may be squares that are not normal numbers, rounded on one side alone.
     tiny = np.where(magnitude > 0, count * _UNDERFLOW, 0.0)
     return np.asarray(grown + 2 * gamma(count + 2) * magnitude + tiny)
+
+
+def _summed(sums: Callable[[Array], Array], terms: Array) -> Array:
+    """Return sums, with weights >= 0, of bounds: infinite if a term with a weight above 0 is."""
+    endless = np.isinf(terms)
+    total = sums(np.where(endless, 0.0, terms)).astype(np.float64)
+    # 0 times infinity is no number, and a NaN explains nothing.
+    return np.where(sums(endless) > 0, np.inf, total) if endless.any() else total
 
 
 def _moved(op: Op, result: int, operands: Sequence[Array], bounds: Sequence[Array]) -> Array:

@@ -323,3 +323,18 @@ def test_what_moves_an_unbounded_value_is_unbounded() -> None:
     bounds, seen = bounded(s.done(), "x")
     assert np.isfinite(seen["moved"]).all()
     assert np.isposinf(bounds.of("moved")).all()
+
+
+@pytest.mark.parametrize("op", [MatMul(), Conv(Window((Axis(1, 1),)))])
+def test_sums_are_unbounded_where_an_unbounded_value_has_a_weight(op: MatMul | Conv) -> None:
+    tail = () if op == MatMul() else (1,)
+    s = Sketch(shape=(1, 3, *tail))
+    mean = s(ReduceMean((1,), keepdims=True), "x")
+    close = s(ew.Sub(), mean, s(ew.Mul(), mean, F(1 - 2.0**-22)))  # other orders may give 0
+    both = s(Concat(1), s(ew.Div(), "x", close), "x")
+    weight = np.array([[0, 0, 0, 1, -1, 1], [0, 1e-3, 0, 1, 1, 1]], F)
+    s(op, both, s.const(weight.reshape(2, 6, *tail), "w"), to="y")
+    bounds, _ = bounded(s.done(), "x")
+    found = bounds.of("y").reshape(4, 2)
+    assert (np.isfinite(found[:, 0]) & (found[:, 0] > 0)).all()
+    assert np.isposinf(found[:, 1]).all()
