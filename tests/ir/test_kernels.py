@@ -879,6 +879,28 @@ def test_move_is_the_logical_movement_between_layouts(name: str, element: Elemen
         assert move.infer(kinds) == (TensorType((1, *expected.shape[1:]), element, to),)
 
 
+@pytest.mark.parametrize(
+    ("op", "elements"),
+    [
+        (Concat(2), (Element.BIPOLAR, Element.TERNARY)),
+        (Concat(1), (Element.TERNARY, Element.BIPOLAR)),
+        (Pad((0, 0, 1, 0), (0, 0, 0, 1), 0), (Element.BIPOLAR,)),
+    ],
+)
+def test_move_makes_ternary_of_bits_beside_zeros(
+    op: Movement, elements: tuple[Element, ...]
+) -> None:
+    random = np.random.default_rng(3)
+    parts = [random.choice(np.array(VALUES[e], np.int8), (2, 3, 4, 5)) for e in elements]
+    kinds = [TensorType((1, 3, 4, 5), e, PackedChannels(32, PLANES[e])) for e in elements]
+    move = Move(op, tuple(kinds), PackedChannels(64, 2))
+    held = [stored(x, k.element, k.layout) for x, k in zip(parts, kinds, strict=True)]
+    (y,) = move.evaluate(held)
+    expected = stored(op.evaluate(parts)[0], Element.TERNARY, PackedChannels(64, 2))
+    np.testing.assert_array_equal(y, expected, strict=True)
+    assert move.infer(kinds)[0].element is Element.TERNARY
+
+
 def test_move_says_what_it_does() -> None:
     kind = TensorType((1, 6), Element.F32)
     assert str(Move(None, (kind,), CHANNELS_LAST)) == "Move(as it is, to=channels-last)"

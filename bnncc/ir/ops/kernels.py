@@ -401,8 +401,10 @@ class Move(Op):
         """Return the moved elements as stored."""
         logical = [decode(x, source) for x, source in zip(operands, self.sources, strict=True)]
         (moved,) = self.op.evaluate(logical) if self.op else logical
-        kind = TensorType(moved.shape, self.sources[0].element, self.to)
-        return (encode(moved, kind),)
+        shaped = zip(logical, self.sources, strict=True)
+        dense = [TensorType((1, *x.shape[1:]), source.element) for x, source in shaped]
+        element = self.op.infer(dense)[0].element if self.op else dense[0].element
+        return (encode(moved, TensorType(moved.shape, element, self.to)),)
 
     def __str__(self) -> str:
         return f"{self.name}({self.op or 'as it is'}, to={self.to})"
