@@ -211,6 +211,36 @@ def test_a_comparison_is_uncertain_where_its_operands_may_be_equal() -> None:
     assert bound[:, 0] == pytest.approx([0.75, 0.375 + 0.75, 0.1875], rel=1e-6)
 
 
+def test_a_step_is_off_by_the_furthest_level_within_reach() -> None:
+    """Rows: below all thresholds, next to one, between two that both are near, above."""
+    x = np.array([[-9, -9], [-0.125, -0.125], [0.5, 0.5], [9, 9]], F)
+    sketch = Sketch(2)
+    levels = [[0, 5, 1, 7], [2, 2, 2, 3]]  # of no order
+    step = sketch(ew.Step(Element.F32), "x", [[0, 0.4, 0.75], [0, 0.4, 0.75]], levels)
+    sketch(ew.Neg(), step)
+    chain = traced(sketch)
+    _, bound = spread(chain, x, slack=0.25)
+    assert bound.tolist() == [[0, 0], [5, 0], [6, 1], [0, 0]]
+    _, bound = spread(chain, x)
+    assert (bound == 0).all()
+
+
+def test_a_product_with_what_is_exactly_0_is_0() -> None:
+    """Where a divisor may be 0 the quotient is unbounded: times 0 it is 0, times 0 or 1 is open."""
+    sketch = Sketch(2)
+    open_ = sketch(ew.Div(), 1.0, "x")
+    sketch(ew.Mul(), open_, [0, 2])
+    _, bound = spread(traced(sketch), np.array([[0.125, 0.125], [8, 8]], F), slack=0.25)
+    assert bound[0].tolist() == [0, np.inf]
+    assert np.isfinite(bound[1]).all()
+    both = Sketch(1)
+    open_ = both(ew.Div(), 1.0, "x")
+    bit = both(ew.Step(Element.F32), "x", [[0.25]], [[0, 1]])
+    both(ew.Mul(), open_, bit)
+    _, bound = spread(traced(both), np.array([[0.125]], F), slack=0.25)
+    assert np.isposinf(bound).all()
+
+
 TRUTHS = [(a, b) for a in (False, True) for b in (False, True)]
 
 

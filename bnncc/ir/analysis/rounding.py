@@ -9,6 +9,7 @@ follows. Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -150,13 +151,14 @@ def bound_of(op: ew.Elementwise, v: Sequence[Array], e: Sequence[Array], y: Arra
     """
     match op:
         case ew.Dequantize():
-            return np.asarray(v[3] + e[0] * np.abs(v[1]))
+            return np.asarray(v[3] + _times(e[0], np.abs(v[1])))
         case ew.DequantizeTwo():
-            return np.asarray(v[5] + e[0] * np.abs(v[2]) + e[1] * np.abs(v[3]))
+            grown = _times(e[0], np.abs(v[2])) + _times(e[1], np.abs(v[3]))
+            return np.asarray(v[5] + grown)
         case ew.BatchNormalization() as op:
             return _batch_norm(op, v, e[0])
         case ew.Mul():
-            grown = e[0] * (np.abs(v[1]) + e[1]) + e[1] * np.abs(v[0])
+            grown = _times(e[0], np.abs(v[1]) + e[1]) + _times(e[1], np.abs(v[0]))
             return _rounded_twice(grown, y)
         case ew.Div():
             return _rounded_twice(_quotient(np.abs(v[0]), np.abs(v[1]), e[0], e[1]), y)
@@ -181,10 +183,27 @@ def bound_of(op: ew.Elementwise, v: Sequence[Array], e: Sequence[Array], y: Arra
         case ew.Identity() | ew.Neg() | ew.Abs() | ew.Cast() | ew.Not():
             return e[0]
         case _:
-            return _of_decisions(op, v, e)
+            return _of_decisions(op, v, e, y)
 
 
-def _of_decisions(op: ew.Elementwise, v: Sequence[Array], e: Sequence[Array]) -> Array:
+def _times(a: Array, b: Array) -> Array:
+    """Return a b of bounds, which may be infinite: 0 times whatever is out there is 0."""
+    return np.where((a == 0) | (b == 0), 0.0, a * b)
+
+
+def _of_a_step(x: Array, e: Array, thresholds: Array, levels: Array, y: Array) -> Array:
+    """Bound a quantiser: by the furthest level that x - e to x + e reaches."""
+    column = partial(ew.over_channels, rank=x.ndim)
+    moved: Array = np.zeros(np.broadcast_shapes(x.shape, e.shape))
+    for j in range(levels.shape[1]):
+        above = x + e >= column(thresholds[:, j - 1]) if j else True
+        below = x - e < column(thresholds[:, j]) if j < thresholds.shape[1] else True
+        apart = np.abs(column(levels[:, j]).astype(np.float64) - y)
+        moved = np.maximum(moved, np.where(above & below, apart, 0.0))
+    return moved
+
+
+def _of_decisions(op: ew.Elementwise, v: Sequence[Array], e: Sequence[Array], y: Array) -> Array:
     """Bound an operation that compares or selects; a truth value that may be the other is off by 1.
 
     Of any other operation, once its operands are uncertain, nothing is known.
@@ -198,6 +217,8 @@ def _of_decisions(op: ew.Elementwise, v: Sequence[Array], e: Sequence[Array]) ->
             decisive = isinstance(op, ew.Or)  # the other operand decides where it certainly is this
             open_ = [(e[i] > 0) & ((v[1 - i] != decisive) | (e[1 - i] > 0)) for i in range(2)]
             return np.where(open_[0] | open_[1], 1.0, 0.0)
+        case ew.Step():
+            return _of_a_step(v[0].astype(np.float64), e[0], v[1], v[2], y)
         case ew.Xor():
             return np.maximum(e[0], e[1])
         case ew.Where():
@@ -288,6 +309,6 @@ def _batch_norm(op: ew.BatchNormalization, v: Sequence[Array], e: Array) -> Arra
     x, *statistics = (np.asarray(a, np.float64) for a in v)
     scale, beta, mean, variance = statistics
     slope = np.abs(scale / np.sqrt(variance + op.epsilon))
-    terms = slope * (np.abs(x) + e) + slope * np.abs(mean) + np.abs(beta)
+    terms = _times(slope, np.abs(x) + e) + slope * np.abs(mean) + np.abs(beta)
     tiny = np.where(terms > 0, _UNDERFLOW * (4 + np.abs(x) + e + np.abs(mean)), 0.0)
-    return np.asarray(e * slope + 2 * gamma(_BATCH_NORM_ROUNDINGS) * terms + tiny)
+    return np.asarray(_times(e, slope) + 2 * gamma(_BATCH_NORM_ROUNDINGS) * terms + tiny)
