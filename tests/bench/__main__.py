@@ -1,6 +1,7 @@
 """Time binary layers: `python -m tests.bench`.
 
 python -m tests.bench                                  the layers of the table, AVX2 and AVX-512
+python -m tests.bench --variants x86-64-v3:shared      those of shared sums
 python -m tests.bench --layers 64@56 --form residual   one layer, with a shortcut
 python -m tests.bench --variants x86-64-v3:scalar      with the scalar kernels of a target
 
@@ -20,7 +21,10 @@ from tests.bench.measure import Row, build, build_roof, measure
 from tests.bench.roofs import ROOFS
 
 _LAYERS = "64@32 128@32 256@16 512@16 64@56 128@28 256@14 512@7"
-_VARIANTS = "x86-64-v3:scalar x86-64-v3 x86-64-avx512:scalar x86-64-avx512"
+_VARIANTS = (
+    *("x86-64-v3:scalar", "x86-64-v3", "x86-64-v3:shared"),
+    *("x86-64-avx512:scalar", "x86-64-avx512", "x86-64-avx512:shared"),
+)
 
 
 def main() -> int:
@@ -32,7 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--layers", nargs="+", default=_LAYERS.split(), help="CHANNELS@SIZE")
     parser.add_argument("--form", choices=FORMS, default="minus")
-    parser.add_argument("--variants", nargs="+", default=_VARIANTS.split(), help="TARGET[:ISA]")
+    parser.add_argument("--variants", nargs="+", default=_VARIANTS, help="TARGET[:ISA|:shared]")
     parser.add_argument("--compilers", nargs="+", default=["gcc", "clang"])
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
@@ -45,7 +49,7 @@ def main() -> int:
         ]
         compiler = args.compilers[-1]
         tops = {
-            f"{name} {what}": build_roof(name, variant(name), compiler, Path(folder))
+            f"{name} {what}": build_roof(name, variant(name).target, compiler, Path(folder))
             for name, what in ROOFS.items()
             if any(text.partition(":")[0] == name for text in args.variants)
         }

@@ -13,14 +13,16 @@ from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.kernels import XnorConv
 from bnncc.ir.ops.linear import BinaryConv
+from bnncc.ir.ops.shared_sums import ClassSums, Spread
 from bnncc.ir.types import Element, Stage
-from bnncc.passes.base import Context, SignZero
+from bnncc.passes.base import Context, Family, SignZero
 from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target, target_named
 from tests.ir.sketch import Sketch
 from tests.passes.convolutions import SAME
 
-__all__ = ["FORMS", "LayerCase", "Printed", "printed", "variant"]
+__all__ = ["FORMS", "LayerCase", "Printed", "Variant", "printed", "variant"]
 
 FORMS = ("minus", "zero", "residual")
 """Padded with -1 or 0, bits to bits; padded with 0, with a real shortcut, to reals and bits."""
@@ -50,41 +52,68 @@ class LayerCase:
 
 @dataclass(frozen=True)
 class Printed:
-    """A layer in C, in a program that packs its input first.
+    """A layer in C, in a program that makes what it reads first.
 
     Attributes:
         program, header, source: the program.
-        index: the layer's, among those of the program.
-        kernel: its micro-kernel.
+        indices: of what makes up the layer, among the layers of the program.
+        kernel: its micro-kernel, or how its sums are shared.
     """
 
     program: Program
     header: str
     source: str
-    index: int
+    indices: tuple[int, ...]
     kernel: str
 
 
-def variant(text: str) -> Target:
-    """Return the target `TARGET`, or of `TARGET:ISA` the one that has no other kernels but scalar.
+@dataclass(frozen=True)
+class Variant:
+    """What a layer is compiled for.
+
+    Attributes:
+        target: the target.
+        family: of its kernels.
+    """
+
+    target: Target
+    family: Family = Family.DENSE
+
+
+def variant(text: str) -> Variant:
+    """Return dense kernels of `TARGET`, of `TARGET:ISA` only those and scalar; or `TARGET:shared`.
 
     Raises:
         UsageError: BNN020, there is no such target.
     """
     name, _, isa = text.partition(":")
     target = target_named(name)
-    return replace(target, isas=tuple(dict.fromkeys((isa, "scalar")))) if isa else target
+    if isa == Family.SHARED.value:
+        return Variant(target, Family.SHARED)
+    return Variant(replace(target, isas=tuple(dict.fromkeys((isa, "scalar")))) if isa else target)
 
 
-def printed(case: LayerCase, target: Target, name: str) -> Printed:
-    """Return a layer with seeded random weights and thresholds as C for a target."""
-    context = Context(target, SignZero.AUTO)
+def printed(case: LayerCase, of: Variant, name: str) -> Printed:
+    """Return a layer with seeded random weights and thresholds as C.
+
+    A layer that shares sums is all from planes of bits to planes of bits, or planar numbers.
+    """
+    context = Context(of.target, SignZero.AUTO, families={"*": of.family})
     packed = replace(LOWER_KERNELS.apply(_graph(case), context).graph, stage=Stage.PACKED)
+    packed = SHARE_SUMS.apply(packed, context).graph
     program = lower(packed, name, ())
-    (node,) = (node for node in packed.nodes if isinstance(node.op, XnorConv))
     results = [layer.outputs[0].buffer.tensor for layer in program.layers]
-    index = results.index(node.outputs[0])
-    return Printed(program, render_header(program), render_source(program), index, node.op.kernel)
+    nodes = [node for node in packed.nodes if isinstance(node.op, (XnorConv, Spread, ClassSums))]
+    indices = tuple(results.index(node.outputs[0]) for node in nodes)
+    kernel = _kernel(nodes[-1].op)
+    return Printed(program, render_header(program), render_source(program), indices, kernel)
+
+
+def _kernel(op: object) -> str:
+    if isinstance(op, ClassSums):
+        return f"shared by {op.k}, {op.taps.lanes} lanes"
+    assert isinstance(op, XnorConv)
+    return op.kernel
 
 
 def _graph(case: LayerCase) -> Graph:

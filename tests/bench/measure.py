@@ -13,7 +13,7 @@ from bnncc.backend.amalgamate import amalgamate
 from bnncc.targets import Target
 from bnncc.verification.build import host_flags
 from tests.bench import roofs
-from tests.bench.layers import LayerCase, Printed, printed
+from tests.bench.layers import LayerCase, Printed, Variant, printed
 
 __all__ = ["Built", "Row", "build", "build_roof", "measure"]
 
@@ -31,7 +31,8 @@ static double bench_now(void) {
 }
 """
 
-# A layer's time is that from the mark after the layer before it to its own.
+# A layer's time is that from the mark after the layer before it to its own; what is measured is
+# one layer, or several.
 _RUN = """
 double bench_{name}(int runs) {{
   static {name}_arena arena;
@@ -42,7 +43,7 @@ double bench_{name}(int runs) {{
   }}
   for (int run = 0; run < runs; ++run) {{
     {name}_run({arguments}, &arena);
-    const double time = bench_marks[{index}] - bench_marks[{index} - 1];
+    const double time = {time};
     best = time < best ? time : best;
   }}
   return best;
@@ -57,7 +58,7 @@ class Built:
     Attributes:
         label: of the target and the compiler.
         library: exports `bench_m{i}(runs)`, which returns the nanoseconds of the i-th.
-        kernels: the layers' micro-kernels.
+        kernels: the layers' micro-kernels, or how they share sums.
     """
 
     label: str
@@ -76,15 +77,16 @@ class Row:
 
 
 def build(
-    label: str, target: Target, compiler: str, cases: Sequence[LayerCase], folder: Path
+    label: str, of: Variant, compiler: str, cases: Sequence[LayerCase], folder: Path
 ) -> Built:
-    """Return the layers, built for a target with -O3 and the target's flags.
+    """Return the layers, built with -O3 and their target's flags.
 
     Raises:
         ToolchainError: BNN041, this machine cannot run the target's code.
         subprocess.CalledProcessError: the compiler failed.
     """
-    programs = [printed(case, target, f"m{i}") for i, case in enumerate(cases)]
+    target = of.target
+    programs = [printed(case, of, f"m{i}") for i, case in enumerate(cases)]
     headers = dict.fromkeys(h for p in programs for h in p.program.headers)
     texts = [_CLOCK, amalgamate(headers)]
     for p, case in zip(programs, cases, strict=True):
@@ -104,7 +106,7 @@ def _text(p: Printed, case: LayerCase, folder: Path) -> str:
     outputs = [f"({port.c_type} *)outputs[{i}]" for i, port in enumerate(program.outputs)]
     run = _RUN.format(
         name=name,
-        index=p.index,
+        time=" + ".join(f"(bench_marks[{i}] - bench_marks[{i - 1}])" for i in p.indices),
         elements=case.channels * case.size**2,
         arguments=", ".join(["input", *outputs]),
     )
