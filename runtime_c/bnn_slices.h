@@ -25,6 +25,14 @@ BNN_ALWAYS_INLINE bnn_slice bnn_full_add(bnn_slice *s, bnn_slice a, bnn_slice b)
   *s = bnn_slice_xor(*s, t);
   return carry;
 }
+
+/* a - b - s = s' - 2 * the result. */
+BNN_ALWAYS_INLINE bnn_slice bnn_full_subtract(bnn_slice *s, bnn_slice a, bnn_slice b) {
+  const bnn_slice t = bnn_slice_xor(a, b);
+  const bnn_slice borrow = bnn_slice_or(bnn_slice_without(b, a), bnn_slice_without(*s, t));
+  *s = bnn_slice_xor(*s, t);
+  return borrow;
+}
 #endif
 
 /* s + a = s' + 2 * the result. */
@@ -209,55 +217,44 @@ BNN_ALWAYS_INLINE void bnn_class_sum(unsigned bits, const uint8_t *planes, bnn_l
 /* r = x + y: [bits] each, the result one bit more. r may be x. */
 BNN_ALWAYS_INLINE void bnn_slices_add(unsigned bits, bnn_slice *r, const bnn_slice *x,
                                       const bnn_slice *y) {
-  bnn_slice carry = bnn_slice_and(x[0], y[0]);
-  r[0] = bnn_slice_xor(x[0], y[0]);
+  bnn_slice sum = x[0];
+  bnn_slice carry = bnn_half_add(&sum, y[0]);
+  r[0] = sum;
   BNN_UNROLL
   for (unsigned i = 1; i < bits; ++i) {
-    const bnn_slice a = x[i];
-    const bnn_slice b = y[i];
-    const bnn_slice t = bnn_slice_xor(a, b);
-    r[i] = bnn_slice_xor(t, carry);
-    carry = bnn_slice_or(bnn_slice_and(a, b), bnn_slice_and(t, carry));
+    sum = carry;
+    carry = bnn_full_add(&sum, x[i], y[i]);
+    r[i] = sum;
   }
   r[bits] = carry;
 }
 
-/* s = x + y and d = x - y + 2^bits - 1. s may be x. */
-BNN_ALWAYS_INLINE void bnn_slices_butterfly(unsigned bits, bnn_slice *s, bnn_slice *d,
-                                            const bnn_slice *x, const bnn_slice *y) {
-  const bnn_slice x0 = x[0];
-  const bnn_slice y0 = y[0];
-  const bnn_slice t0 = bnn_slice_xor(x0, y0);
-  bnn_slice carry = bnn_slice_and(x0, y0);
-  bnn_slice kept = bnn_slice_without(x0, y0);
-  s[0] = t0;
-  d[0] = bnn_slice_not(t0);
+/* r = x - 2 y + 2^bits: x has [bits], y one less, the result one more. */
+BNN_ALWAYS_INLINE void bnn_slices_less_twice(unsigned bits, bnn_slice *r, const bnn_slice *x,
+                                             const bnn_slice *y) {
+  bnn_slice borrow = bnn_slice_fill(0);
+  r[0] = x[0];
   BNN_UNROLL
   for (unsigned i = 1; i < bits; ++i) {
-    const bnn_slice a = x[i];
-    const bnn_slice b = y[i];
-    const bnn_slice t = bnn_slice_xor(a, b);
-    s[i] = bnn_slice_xor(t, carry);
-    carry = bnn_slice_or(bnn_slice_and(a, b), bnn_slice_and(t, carry));
-    d[i] = bnn_slice_xor(bnn_slice_not(t), kept);
-    kept = bnn_slice_or(bnn_slice_without(a, b), bnn_slice_without(kept, t));
+    bnn_slice rest = borrow;
+    borrow = bnn_full_subtract(&rest, x[i], y[i - 1u]);
+    r[i] = rest;
   }
-  s[bits] = carry;
-  d[bits] = kept;
+  r[bits] = bnn_slice_not(borrow);
 }
 
 /* The lanes where x < limit <= 2^bits - 1. */
 BNN_ALWAYS_INLINE bnn_slice bnn_slices_below(unsigned bits, const bnn_slice *x, uint32_t limit) {
-  bnn_slice below = bnn_slice_fill(0);
+  bnn_slice reached = bnn_slice_fill(1);
   BNN_UNROLL
   for (unsigned i = 0; i < bits; ++i) {
     if ((limit >> i) & 1u) {
-      below = bnn_slice_or(below, bnn_slice_not(x[i]));
+      reached = bnn_slice_and(reached, x[i]);
     } else {
-      below = bnn_slice_without(below, x[i]);
+      reached = bnn_slice_or(reached, x[i]);
     }
   }
-  return below;
+  return bnn_slice_not(reached);
 }
 
 #endif

@@ -658,8 +658,8 @@ class SliceFunctions:
 
     program: str
     class_sums: tuple[ClassSum, ...] = ()
-    butterflies: tuple[int, ...] = ()
     adds: tuple[int, ...] = ()
+    less_twice: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -729,6 +729,7 @@ class SharedWork:
         class_sum: the function for one class.
         list_type, limit_type: C types of the elements of arrays.
         steps: from classes to channels.
+        adds: the bits of what they add.
         firsts: the C name of the first channel of each group; "" where that is group * k.
         plane_words: words of a plane of the result.
         masked: whether there are pixels of several kinds, or bits that are none.
@@ -747,6 +748,7 @@ class SharedWork:
     class_sum: ClassSum
     list_type: str
     steps: tuple[Step, ...]
+    adds: tuple[int, ...]
     firsts: str
     plane_words: int
     limit_type: str = ""
@@ -760,7 +762,7 @@ class SharedWork:
     @property
     def stack_bytes(self) -> int:
         """A bound on its local arrays and, without optimisation, every slice of a class sum."""
-        sums = (self.classes + self.classes // 2) * self.width
+        sums = (self.classes + self.classes // 4 + 1) * self.width
         return self.slice_bytes * (sums + _SLICES_OF_A_CLASS_SUM) + 16 * self.lanes
 
 

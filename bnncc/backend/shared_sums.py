@@ -44,16 +44,29 @@ def slice_headers(op: ClassSums) -> list[str]:
 
 @dataclass(frozen=True)
 class _Widths:
-    """How many bits numbers have: sums of classes, and those of channels."""
+    """How many bits hold sums, whatever the weights.
+
+    Attributes:
+        classes: those of one class.
+        group: those of all planes of a group.
+    """
 
     classes: int
-    channels: int
+    group: int
+
+    def of(self, doublings: int) -> int:
+        """Return the bits of sums of 2^doublings classes."""
+        return min(self.classes + doublings, self.group)
+
+    def channel(self, k: int) -> int:
+        """Return the bits of the sums of channels."""
+        return self.of(k - 2) + 2 if k > 1 else self.classes
 
 
-def _widths(op: ClassSums, sizes: Array) -> _Widths:
-    """Return the widths that hold any sum, whatever the weights."""
+def _widths(sizes: Array) -> _Widths:
+    """Return the widths for classes of some sizes, [groups, classes]."""
     bits = max(_LEAST_BITS, int(sizes.max()).bit_length())
-    return _Widths(bits, bits + op.k - 1)
+    return _Widths(bits, max(bits, int(sizes.sum(axis=1).max()).bit_length()))
 
 
 def shared_work(
@@ -96,7 +109,7 @@ def sums_work(
 ) -> tuple[SharedWork, tuple[Constant, ...]]:
     """Return how a layer computes its sums, see `shared_work`."""
     entries, fours = (graph.constants[operand] for operand in node.inputs[1:3])
-    widths = _widths(op, op.class_sizes(entries, fours))
+    widths = _widths(op.class_sizes(entries, fours))
     constants = [
         constant(f"{hint}_list", entries, "binary weights"),
         constant(f"{hint}_fours", fours, "binary weights"),
@@ -115,10 +128,11 @@ def sums_work(
         blocks=32 * op.taps.plane // op.taps.lanes,
         slice_bytes=op.taps.lanes // 8,
         lanes=op.taps.lanes,
-        width=widths.channels,
+        width=widths.channel(op.k),
         class_sum=class_sum,
         list_type=constants[0].c_type,
         steps=_steps(op.k, widths, name),
+        adds=tuple(widths.of(doublings) for doublings in range(op.k - 1)),
         firsts="" if regular else constants[-1].name,
         plane_words=op.taps.plane,
     )
@@ -126,60 +140,70 @@ def sums_work(
 
 
 def _steps(k: int, widths: _Widths, name: str) -> tuple[Step, ...]:
-    """Return the sums and differences that lead from classes to channels, in order.
+    """Return what leads from classes to channels, in order.
 
-    Round j halves the number of sums; what it takes apart are the differences for channel j, whose
-    signs differ between the halves, and which are summed at once.
+    Channel 0 is the sum of all classes, T; channel j is T - 2 N, with N that of the classes which
+    it sees inverted. Round j finds N of channel j, whose signs differ between each two sums that
+    follow one another, then makes them one.
     """
     steps: list[Step] = []
+    inverted: list[str] = []
     for j in range(1, k):
-        left, bits = 1 << (k - 1 - j), widths.classes + j - 1
-        steps += [
-            Step(f"{name}_butterfly_{bits}(sums[{i}], rest[{i}], sums[{2 * i}], sums[{2 * i + 1}])")
-            for i in range(left)
-        ]
-        while left > 1:
-            left, bits = left // 2, bits + 1
+        left = 1 << (k - 1 - j)
+        parts = [f"sums[{2 * i + 1}]" for i in range(left)]
+        for doublings in range(j - 1, k - 2):
+            held = [f"rest[{j - 1 + i}]" for i in range(len(parts) // 2)]
+            call = f"{name}_add_{widths.of(doublings)}"
             steps += [
-                Step(f"{name}_add_{bits}(rest[{i}], rest[{2 * i}], rest[{2 * i + 1}])")
-                for i in range(left)
+                Step(f"{call}({to}, {a}, {b})")
+                for to, a, b in zip(held, parts[::2], parts[1::2], strict=True)
             ]
-        steps.append(Step("rest[0]", channel=j))
+            parts = held
+        inverted += parts
+        call = f"{name}_add_{widths.of(j - 1)}"
+        steps += [Step(f"{call}(sums[{i}], sums[{2 * i}], sums[{2 * i + 1}])") for i in range(left)]
+    total = widths.channel(k) - 1
+    for j, of in enumerate(inverted, 1):
+        steps += [
+            Step(f"{name}_less_twice_{total}(channel, sums[0], {of})"),
+            Step("channel", channel=j),
+        ]
+    if k > 1:
+        steps.append(Step(f"sums[0][{total}] = bnn_slice_fill(0)"))
     return (*steps, Step("sums[0]", channel=0))
 
 
 def slice_functions(name: str, works: Iterable[SharedWork]) -> SliceFunctions:
     """Return the functions that the layers of a program share, each for a width."""
     sums: dict[tuple[int, int, int], ClassSum] = {}
-    butterflies: set[int] = set()
     adds: set[int] = set()
+    less: set[int] = set()
     for work in works:
         one = work.class_sum
         key = (one.bits, one.wide, one.unit)
         if key not in sums or sums[key].carries < one.carries:
             sums[key] = one
-        for j in range(1, work.k):
-            butterflies.add(one.bits + j - 1)
-            adds.update(one.bits + j + i for i in range(work.k - 1 - j))
-    order = sorted(sums)
+        adds.update(work.adds)
+        if work.k > 1:
+            less.add(work.width - 1)
     return SliceFunctions(
-        name, tuple(sums[key] for key in order), tuple(sorted(butterflies)), tuple(sorted(adds))
+        name, tuple(sums[key] for key in sorted(sums)), tuple(sorted(adds)), tuple(sorted(less))
     )
 
 
 def moved(graph: Graph, node: Node, op: ClassSums) -> Array:
     """Return by how much each channel's sum is more than M, int64 [groups, k].
 
-    Channel 0 of a group is a sum of classes. Channel j is one of differences: M less the real
-    planes that it sees inverted, and more by 2^bits - 1 for each of the differences.
+    Channel 0 of a group is M. Channel j, T - 2 N, is M less the real planes that it sees inverted,
+    and 2^width more, so that it is never negative.
     """
     sizes = op.class_sizes(*(graph.constants[operand] for operand in node.inputs[1:3]))
-    bits = _widths(op, sizes).classes
+    width = _widths(sizes).channel(op.k) - 1
     result = np.zeros((len(op.firsts), op.k), np.int64)
     classes = np.arange(op.classes)
     for j in range(1, op.k):
         inverted = sizes[:, classes >> (j - 1) & 1 == 1].sum(axis=1)
-        result[:, j] = ((1 << (bits + j - 1)) - 1) * (1 << (op.k - 1 - j)) - inverted
+        result[:, j] = (1 << width) - inverted
     return result
 
 

@@ -11,6 +11,7 @@
 #include <immintrin.h>
 
 #define BNN_SLICE_LANES 256u
+#define BNN_SLICE_PAIRS 1
 #define BNN_SLICE_M256  1 /* a __m256i */
 
 typedef __m256i bnn_slice;

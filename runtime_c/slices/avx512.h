@@ -54,4 +54,11 @@ BNN_ALWAYS_INLINE bnn_slice bnn_full_add(bnn_slice *s, bnn_slice a, bnn_slice b)
   return carry;
 }
 
+/* a - b - s = s' - 2 * the result. */
+BNN_ALWAYS_INLINE bnn_slice bnn_full_subtract(bnn_slice *s, bnn_slice a, bnn_slice b) {
+  const bnn_slice borrow = _mm512_ternarylogic_epi64(*s, a, b, 0xb2); /* majority, a inverted */
+  *s = _mm512_ternarylogic_epi64(*s, a, b, 0x96);                     /* parity */
+  return borrow;
+}
+
 #endif

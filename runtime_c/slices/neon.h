@@ -102,6 +102,16 @@ BNN_ALWAYS_INLINE bnn_slice bnn_full_add(bnn_slice *s, bnn_slice a, bnn_slice b)
   return carry;
 }
 
+/* a - b - s = s' - 2 * the result. */
+BNN_ALWAYS_INLINE bnn_slice bnn_full_subtract(bnn_slice *s, bnn_slice a, bnn_slice b) {
+  const bnn_slice t = bnn_slice_xor(a, b);
+  bnn_slice borrow;
+  borrow.v[0] = vbslq_u8(t.v[0], b.v[0], s->v[0]);
+  borrow.v[1] = vbslq_u8(t.v[1], b.v[1], s->v[1]);
+  *s = bnn_slice_xor(*s, t);
+  return borrow;
+}
+
 #else
 
 BNN_SLICES_OF_WORDS(4u)
