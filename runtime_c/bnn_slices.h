@@ -144,13 +144,36 @@ BNN_ALWAYS_INLINE bnn_fours bnn_no_fours(void) {
 
 BNN_ALWAYS_INLINE bnn_fours bnn_count4(bnn_counter *c, bnn_bases planes, bnn_list list) {
   BNN_FENCE;
-  const bnn_slice a = bnn_full_add(&c->of1, bnn_plane(planes, list, 0), bnn_plane(planes, list, 1));
-  const bnn_slice b = bnn_full_add(&c->of1, bnn_plane(planes, list, 2), bnn_plane(planes, list, 3));
+  bnn_slice of3 = bnn_plane(planes, list, 0);
+  const bnn_slice a = bnn_full_add(&of3, bnn_plane(planes, list, 1), bnn_plane(planes, list, 2));
+  const bnn_slice b = bnn_full_add(&c->of1, of3, bnn_plane(planes, list, 3));
   return bnn_full_add(&c->of2, a, b);
 }
 
 BNN_ALWAYS_INLINE bnn_slice bnn_count_fours(bnn_counter *c, bnn_fours x, bnn_fours y) {
   return bnn_full_add(&c->of4, x, y);
+}
+#endif
+
+/* Count eight planes; the carry of weight 8. */
+#if defined(BNN_SLICE_PAIRS) && !defined(BNN_SLICE_IN_A_ROW)
+/* The first five are added before the counter comes in, which so waits for fewer gates. */
+BNN_ALWAYS_INLINE bnn_slice bnn_count8(bnn_counter *c, bnn_bases planes, bnn_list list) {
+  BNN_FENCE;
+  bnn_slice of5 = bnn_plane(planes, list, 0);
+  const bnn_pair a = bnn_as_pair(bnn_plane(planes, list, 1), bnn_plane(planes, list, 2));
+  const bnn_pair b = bnn_as_pair(bnn_plane(planes, list, 3), bnn_plane(planes, list, 4));
+  const bnn_pair x = bnn_add_pairs(&of5, a, b);
+  BNN_FENCE;
+  const bnn_pair d = bnn_as_pair(of5, bnn_plane(planes, list, 5));
+  const bnn_pair e = bnn_as_pair(bnn_plane(planes, list, 6), bnn_plane(planes, list, 7));
+  const bnn_pair y = bnn_add_pairs(&c->of1, d, e);
+  return bnn_count_fours(c, x, y);
+}
+#else
+BNN_ALWAYS_INLINE bnn_slice bnn_count8(bnn_counter *c, bnn_bases planes, bnn_list list) {
+  const bnn_fours x = bnn_count4(c, planes, list);
+  return bnn_count_fours(c, x, bnn_count4(c, planes, bnn_list_from(list, 4)));
 }
 #endif
 
@@ -160,16 +183,11 @@ BNN_ALWAYS_INLINE bnn_slice *bnn_count(bnn_counter *c, bnn_bases planes, bnn_lis
                                        size_t fours, bnn_slice *carries) {
   bnn_slice *next = carries;
   for (; fours >= 4u; fours -= 4u, list = bnn_list_from(list, 16)) {
-    const bnn_fours x = bnn_count4(c, planes, list);
-    const bnn_slice a = bnn_count_fours(c, x, bnn_count4(c, planes, bnn_list_from(list, 4)));
-    const bnn_fours y = bnn_count4(c, planes, bnn_list_from(list, 8));
-    const bnn_slice b = bnn_count_fours(c, y, bnn_count4(c, planes, bnn_list_from(list, 12)));
-    *next++ = bnn_full_add(&c->of8, a, b);
+    const bnn_slice a = bnn_count8(c, planes, list);
+    *next++ = bnn_full_add(&c->of8, a, bnn_count8(c, planes, bnn_list_from(list, 8)));
   }
   if (fours & 2u) {
-    const bnn_fours x = bnn_count4(c, planes, list);
-    const bnn_slice a = bnn_count_fours(c, x, bnn_count4(c, planes, bnn_list_from(list, 4)));
-    *next++ = bnn_half_add(&c->of8, a);
+    *next++ = bnn_half_add(&c->of8, bnn_count8(c, planes, list));
     list = bnn_list_from(list, 8);
   }
   if (fours & 1u) {
@@ -192,12 +210,15 @@ BNN_ALWAYS_INLINE void bnn_count_carries(unsigned bits, bnn_slice *high, const b
   }
 }
 
-/* The number of `fours` times four planes that are 1 in each lane, [bits]. */
+/* The number of `fours`, one at least, times four planes that are 1 in each lane, [bits]. */
 BNN_ALWAYS_INLINE void bnn_class_sum(unsigned bits, const uint8_t *planes, bnn_list list,
                                      size_t fours, bnn_slice *carries, bnn_slice *sum) {
   const bnn_slice none = bnn_slice_fill(0);
-  bnn_counter c = {none, none, none, none};
-  const bnn_slice *end = bnn_count(&c, bnn_bases_at(planes), list, fours, carries);
+  const bnn_bases bases = bnn_bases_at(planes);
+  bnn_counter c = {bnn_plane(bases, list, 0), none, none, none};
+  c.of2 = bnn_full_add(&c.of1, bnn_plane(bases, list, 1), bnn_plane(bases, list, 2));
+  c.of4 = bnn_half_add(&c.of2, bnn_half_add(&c.of1, bnn_plane(bases, list, 3)));
+  const bnn_slice *end = bnn_count(&c, bases, bnn_list_from(list, 4), fours - 1u, carries);
   sum[0] = c.of1;
   sum[1] = c.of2;
   sum[2] = c.of4;

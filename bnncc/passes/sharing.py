@@ -106,7 +106,7 @@ def _classed(rows: Array, places: Array, taps: TapPlanes) -> tuple[Array, Array]
     where = places + np.where(rows[0], 4 * taps.half, 0)
     order = np.lexsort((where, keys))
     counts = np.bincount(keys, minlength=classes)
-    fours = -(-counts // 4)
+    fours = np.maximum(-(-counts // 4), 1)  # C starts sums with four
     starts = np.cumsum(4 * fours) - 4 * fours
     held = np.full(4 * fours.sum(), taps.zeros, np.int64)
     rank = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)

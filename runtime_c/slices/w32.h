@@ -10,6 +10,10 @@
 /* No instruction selects bits: two full adders are cheaper with their carries in pairs. */
 #define BNN_SLICE_PAIRS 1
 #define BNN_SLICE_FENCE 1
+#if !defined(BNN_SLICES_ALIGNED)
+/* A Cortex-M4 has just the registers for planes that are added to a counter one after the other. */
+#  define BNN_SLICE_IN_A_ROW 1
+#endif
 
 typedef uint32_t bnn_slice;
 

@@ -81,7 +81,7 @@ static int gates(void) {
   return 0;
 }
 
-/* Class sums of `bits` bits of the planes in a list, from none up to what the bits hold. */
+/* Class sums of `bits` bits of the planes in a list, from four up to what the bits hold. */
 #define CLASS_SUM(bits)                                                              \
   static void class_sum_##bits(const bnn_list *list, size_t fours, bnn_slice *sum) { \
     static bnn_slice carries[(1u << bits) / 16u + 4u];                               \
@@ -105,7 +105,7 @@ static int class_sums(int kind) {
     const size_t chosen = random32() % (PLANES + 1u);
     list_of[i] = chosen == PLANES ? last : (place)(chosen * BYTES / UNIT);
   }
-  for (size_t fours = 0; 4u * fours < 1u << 12; fours += fours < MOST / 4 ? 1 : 331) {
+  for (size_t fours = 1; 4u * fours < 1u << 12; fours += fours < MOST / 4 ? 1 : 331) {
     bnn_slice sum[BITS];
     unsigned bits = 12;
     if (4u * fours < 1u << 5) {

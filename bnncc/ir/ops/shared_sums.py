@@ -141,7 +141,8 @@ class ClassSums:
 
     Operands (x: words [N, words] as `taps` says; list: WORD16 or WORD32 [entries], where in x the
     planes of each class of each group start, in units of `unit` bytes; fours: WORD16
-    [groups, 2^(k-1)], how many fours of entries each class has, filled up with planes of zeros).
+    [groups, 2^(k-1)], how many fours of entries each class has, one at least, filled up with planes
+    of zeros).
 
     Class c of a group holds the planes that differ from the group's weights in the same way: those
     of channel first + j, up to the sign in the first, for j = 1 ... k - 1 where bit j - 1 of c is
