@@ -171,7 +171,7 @@ class _Sharing:
         taps = replace(copies, inverted=True)
         bits = op.weight_bits(self.graph.constants[node.inputs[1]])
         count = op.channels // op.groups
-        k = best_group_size(count, bits[0].size)
+        k = best_group_size(count, bits[0].size, self.slices.addition)
         firsts = group_starts(op.channels, op.groups, k)
         lists = listed(bits, taps, firsts, k, op.groups)
         if lists is None:

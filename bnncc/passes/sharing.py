@@ -32,26 +32,30 @@ class Lists:
     unit: int
 
 
-def instructions(k: int, planes: int) -> float:
+def instructions(k: int, planes: int, addition: float = 1.2) -> float:
     """Return about how many instructions a group of k channels takes for a slice of outputs.
 
-    Fitted to counts on a Cortex-M4, where it is within some percent; relations between sizes of
-    groups are alike elsewhere.
+    In those of a Cortex-M4, to whose counts it is fitted: within 1 % of them for sizes of groups
+    worth having. Elsewhere relations between sizes are alike but for what additions cost.
+
+    Args:
+        k: channels in the group.
+        planes: that enter each of them.
+        addition: what a bit of an addition costs, a plane being 1; see `Slices`.
     """
     classes = 1 << (k - 1)
     bits = max(5, int(planes / classes * 1.25).bit_length())
-    butterflies = sum((classes >> j) * (bits + j - 1) for j in range(1, k))
-    adds = sum(
-        ((classes >> j) >> i) * (bits + j + i - 1) for j in range(1, k) for i in range(1, k - j)
+    folds = sum((classes >> j) * (bits + j - 1) for j in range(1, k))
+    inverted = sum(
+        ((classes >> j) >> i) * (bits + j + i - 2) for j in range(1, k) for i in range(1, k - j)
     )
-    counted = 6.4 * (planes + 1.5 * classes) + 67 * classes
-    return counted + 13.8 * butterflies + 7.9 * adds + 53 * k
+    return 7.4 * (planes + 6.5 * classes + addition * (folds + inverted) + k * (bits + k))
 
 
-def best_group_size(channels: int, planes: int) -> int:
+def best_group_size(channels: int, planes: int, addition: float = 1.2) -> int:
     """Return how many of `channels` output channels, of `planes` planes each, make a group."""
     sizes = range(1, min(channels, _LARGEST_GROUP) + 1)
-    return min(sizes, key=lambda k: -(-channels // k) * instructions(k, planes))
+    return min(sizes, key=lambda k: -(-channels // k) * instructions(k, planes, addition))
 
 
 def group_starts(channels: int, groups: int, k: int) -> tuple[int, ...]:
