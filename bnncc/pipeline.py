@@ -27,6 +27,7 @@ from bnncc.passes.flip_falling import FLIP_FALLING
 from bnncc.passes.fold_constants import FOLD_CONSTANTS
 from bnncc.passes.fold_thresholds import FOLD_THRESHOLDS
 from bnncc.passes.hoist_shortcuts import HOIST_SHORTCUTS
+from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.recognise_steps import RECOGNISE_STEPS
 from bnncc.passes.remove_identities import REMOVE_IDENTITIES
@@ -61,6 +62,7 @@ PIPELINE: tuple[Pass, ...] = (
     HOIST_SHORTCUTS,  # last, for kernels are made of what comes before them in the graph
     LOWER_KERNELS,  # takes every node that is left into a kernel, or refuses
     SHARE_SUMS,  # chooses among kernels for layers that have one each by then
+    LEAN_LISTS,  # needs the lists, to hold what can be built against what is ready
 )
 
 _WHOLE_GRAPH_ROWS = 4

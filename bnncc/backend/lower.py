@@ -41,6 +41,7 @@ from bnncc.backend.spread import spread_work
 from bnncc.backend.tiles import tile_work
 from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError, printable
 from bnncc.ir.graph import Graph, Node
+from bnncc.ir.ops.base import Scratch
 from bnncc.ir.ops.interpolate import Interpolate
 from bnncc.ir.ops.kernels import (
     Fused,
@@ -84,6 +85,7 @@ _C_TYPES = {
     "float64": "double",
     "int8": "int8_t",
     "uint8": "uint8_t",
+    "uint16": "uint16_t",
     "uint32": "uint32_t",
     "uint64": "uint64_t",
     "int16": "int16_t",
@@ -182,6 +184,10 @@ def _headers(node: Node) -> list[str]:
     return found
 
 
+def _in_arena(c_type: str, word: int) -> str:
+    return f"({c_type} *)(void *)&arena->words[{word}]"
+
+
 class _Lowering:
     """The state of one lowering: where each tensor lives."""
 
@@ -221,8 +227,7 @@ class _Lowering:
         if tensor in self._tables:
             pointer = self._tables[tensor].name
         if not pointer:
-            offset = self.plan.offsets[owner] // 8
-            pointer = f"({c_type} *)(void *)&arena->words[{offset}]"
+            pointer = _in_arena(c_type, self.plan.offsets[owner] // 8)
         shape = self._tables[tensor].shape if tensor in self._tables else storage_shape(kind)
         return Buffer(tensor, c_type, pointer, shape, kind.nbytes)
 
@@ -306,6 +311,7 @@ class _Lowering:
         kind = self._type(node.outputs[0])
         return Layer(
             function=function,
+            scratch=tuple(self._scratch(node, each) for each in node.op.scratch),
             template="",
             summary=self._summary(node),
             name=printable(node.origin[0]),
@@ -314,6 +320,14 @@ class _Lowering:
             constants=tuple(tables),
             channels=kind.shape[1] if len(kind.shape) > 1 else 1,
         )
+
+    def _scratch(self, node: Node, scratch: Scratch) -> Argument:
+        """Return the parameter for memory that a node needs while it runs."""
+        kind = scratch.kind
+        c_type = _C_TYPES[storage_dtype(kind).name]
+        offset = self.plan.scratch[node.name, scratch.name] // 8
+        pointer = _in_arena(c_type, offset)
+        return Argument(scratch.name, Buffer("", c_type, pointer, storage_shape(kind), kind.nbytes))
 
     def _table(self, hint: str, name: str, *, whole: bool) -> tuple[Constant, ...]:
         """Return the arrays that hold a constant tensor, of an image perhaps what differs in it."""

@@ -32,12 +32,15 @@ class MemoryPlan:
     Attributes:
         offsets: in bytes, of each tensor that lives in the arena.
         aliases: tensors that share another's memory, by the name of the one they share.
+        scratch: offsets of what nodes need while they run, by the node's name and that of the
+            scratch.
         arena_bytes: the arena's size.
         lower_bound: no plan with these aliases can take fewer bytes.
     """
 
     offsets: Mapping[str, int]
     aliases: Mapping[str, str]
+    scratch: Mapping[tuple[str, str], int]
     arena_bytes: int
     lower_bound: int
 
@@ -48,12 +51,13 @@ def plan_memory(graph: Graph) -> MemoryPlan:
     Graph inputs, graph outputs and constants have memory of their own outside the arena.
     """
     aliases = _Sharing(graph).aliases
-    lives = _lives(graph, aliases)
-    blocks = list(lives.values())
+    lives, passing = _lives(graph, aliases), _passing(graph)
+    blocks = [*lives.values(), *passing.values()]
     offsets = place(blocks)
     return MemoryPlan(
-        offsets=dict(zip(lives, offsets, strict=True)),
+        offsets=dict(zip(lives, offsets, strict=False)),
         aliases=aliases,
+        scratch=dict(zip(passing, offsets[len(lives) :], strict=True)),
         arena_bytes=max((o + b.size for o, b in zip(offsets, blocks, strict=True)), default=0),
         lower_bound=largest_live(blocks),
     )
@@ -182,6 +186,19 @@ def _lives(graph: Graph, aliases: Mapping[str, str]) -> dict[str, Life]:
             if owner not in outside:
                 steps.setdefault(owner, []).append(step)
     return {
-        name: Life(-(-graph.types[name].nbytes // ALIGNMENT) * ALIGNMENT, used[0], used[-1])
+        name: Life(_aligned(graph.types[name].nbytes), used[0], used[-1])
         for name, used in steps.items()
     }
+
+
+def _passing(graph: Graph) -> dict[tuple[str, str], Life]:
+    """Return the lifetime of what nodes need while they run, see `MemoryPlan.scratch`."""
+    return {
+        (node.name, scratch.name): Life(_aligned(scratch.kind.nbytes), step, step)
+        for step, node in enumerate(graph.nodes)
+        for scratch in node.op.scratch
+    }
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

@@ -22,6 +22,7 @@ __all__ = [
     "InterpolateWork",
     "Layer",
     "LinearWork",
+    "ListsWork",
     "MoveWork",
     "Nest",
     "NumbersWork",
@@ -653,10 +654,40 @@ class ClassSum:
 
 
 @dataclass(frozen=True)
+class ListsWork:
+    """How the lists of a group's classes are built, see `bnncc.ir.classes.PlaneCodes`.
+
+    Attributes:
+        function: that builds them, for groups of k channels and entries of some width.
+        k, wide: of these; whether entries have 32 bits, not 16.
+        codes, words: the C name of the planes' codes, and how many words a group has.
+        places: the C name of where the planes of each tap start.
+        start: C of what the planes of a group have more.
+        taps, depth: how many there are, and planes that a channel sees under each.
+        step, inverted: from one plane to the next, and to its complement.
+        zeros: where a plane of zeros starts.
+    """
+
+    function: str
+    k: int
+    wide: int
+    codes: str
+    words: int
+    places: str
+    start: str
+    taps: int
+    depth: int
+    step: int
+    inverted: int
+    zeros: int
+
+
+@dataclass(frozen=True)
 class SliceFunctions:
     """Functions on bit slices that layers share, one a width."""
 
     program: str
+    lists: tuple[ListsWork, ...] = ()
     class_sums: tuple[ClassSum, ...] = ()
     adds: tuple[int, ...] = ()
     less_twice: tuple[int, ...] = ()
@@ -728,6 +759,7 @@ class SharedWork:
         width: bits of a channel's sum.
         class_sum: the function for one class.
         list_type, limit_type: C types of the elements of arrays.
+        built: how a group's list is built; None where all are at hand.
         steps: from classes to channels.
         adds: the bits of what they add.
         firsts: the C name of the first channel of each group; "" where that is group * k.
@@ -751,6 +783,7 @@ class SharedWork:
     adds: tuple[int, ...]
     firsts: str
     plane_words: int
+    built: ListsWork | None = None
     limit_type: str = ""
     masked: bool = False
     kinds: int = 0
@@ -857,7 +890,7 @@ class Layer:
         template: the file under templates/layers that prints its body.
         summary: lines of the comment above it.
         name: the first of the source nodes, for reports and profiles.
-        inputs, outputs: its parameters, in order.
+        inputs, outputs, scratch: its parameters, in order; the last hold nothing before and after.
         constants: its arrays.
         channels: of the result.
         nest: the loops over pixels.
@@ -873,6 +906,7 @@ class Layer:
     name: str
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
+    scratch: tuple[Argument, ...] = ()
     constants: tuple[Constant, ...] = ()
     channels: int = 0
     nest: Nest = Nest()

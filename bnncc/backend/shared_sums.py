@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from bnncc.backend.epilogues import constant
 from bnncc.backend.program import (
     ClassSum,
     Constant,
+    ListsWork,
     PixelsWork,
     SharedWork,
     SliceFunctions,
@@ -18,7 +19,7 @@ from bnncc.backend.program import (
 )
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.shared_sums import ClassSums, SharedSums
-from bnncc.ir.types import Array, PackedChannels, PixelPlanes, TensorType
+from bnncc.ir.types import Array, Element, PackedChannels, PixelPlanes, TensorType
 
 __all__ = [
     "moved",
@@ -36,7 +37,8 @@ _LEAST_BITS = 5
 def slice_headers(op: ClassSums) -> list[str]:
     """Return the runtime's headers that a layer needs, in order."""
     aligned = [] if op.taps.by_row else ["slices/aligned.h"]
-    return [*aligned, f"slices/{op.slices}.h", "bnn_slices.h"]
+    lists = ["bnn_lists.h"] if op.built else []
+    return [*aligned, f"slices/{op.slices}.h", "bnn_slices.h", *lists]
 
 
 # --- Sums -----------------------------------------------------------------------------------------
@@ -108,19 +110,19 @@ def sums_work(
     graph: Graph, node: Node, op: ClassSums, name: str, hint: str
 ) -> tuple[SharedWork, tuple[Constant, ...]]:
     """Return how a layer computes its sums, see `shared_work`."""
-    entries, fours = (graph.constants[operand] for operand in node.inputs[1:3])
-    widths = _widths(op.class_sizes(entries, fours))
+    lists, fours = (graph.constants[operand] for operand in node.inputs[1:3])
+    widths = _widths(op.class_sizes(lists, fours))
+    built, tables = _built(op, lists, name, hint) if op.built else (None, ())
+    wide = bool(built.wide) if built else lists.itemsize == 4
     constants = [
-        constant(f"{hint}_list", entries, "binary weights"),
+        *(tables or (constant(f"{hint}_list", lists, "binary weights"),)),
         constant(f"{hint}_fours", fours, "binary weights"),
     ]
     regular = all(first == i * op.k for i, first in enumerate(op.firsts))
     if not regular:
         firsts = np.array(op.firsts, np.uint16)
         constants.append(constant(f"{hint}_firsts", firsts, "parameters"))
-    class_sum = ClassSum(
-        name, widths.classes, int(entries.itemsize == 4), op.unit, int(fours.max()) // 4 + 4
-    )
+    class_sum = ClassSum(name, widths.classes, int(wide), op.unit, int(fours.max()) // 4 + 4)
     work = SharedWork(
         k=op.k,
         classes=op.classes,
@@ -130,13 +132,46 @@ def sums_work(
         lanes=op.taps.lanes,
         width=widths.channel(op.k),
         class_sum=class_sum,
-        list_type=constants[0].c_type,
+        list_type="uint32_t" if wide else "uint16_t",
+        built=built,
         steps=_steps(op.k, widths, name),
         adds=tuple(widths.of(doublings) for doublings in range(op.k - 1)),
         firsts="" if regular else constants[-1].name,
         plane_words=op.taps.plane,
     )
     return work, tuple(constants)
+
+
+def _built(
+    op: ClassSums, codes: Array, name: str, hint: str
+) -> tuple[ListsWork, tuple[Constant, ...]]:
+    """Return how lists are built, and the arrays for it; see `shared_work` for the arguments."""
+    taps, held = op.taps, op.codes
+    (scratch,) = op.scratch
+    places = taps.offsets().reshape(held.taps, -1)[:, 0] // op.unit
+    step = 4 * taps.copy_words // op.unit
+    parts = taps.channels // held.depth  # groups of the convolution, alike but for their planes
+    start = f"group / {len(op.firsts) // parts}u * {held.depth * step}u" if parts > 1 else "0"
+    tables = (
+        constant(f"{hint}_codes", codes, "binary weights"),
+        constant(f"{hint}_places", places.astype(scratch.kind.element.dtype), "parameters"),
+    )
+    wide = int(scratch.kind.element is Element.WORD32)
+    work = ListsWork(
+        function=f"{name}_lists_{op.k}{'_wide' * wide}",
+        k=op.k,
+        wide=wide,
+        codes=tables[0].name,
+        words=held.words,
+        places=tables[1].name,
+        start=start,
+        taps=held.taps,
+        depth=held.depth,
+        step=step,
+        inverted=4 * taps.half // op.unit,
+        zeros=taps.zeros // op.unit,
+    )
+    return work, tables
 
 
 def _steps(k: int, widths: _Widths, name: str) -> tuple[Step, ...]:
@@ -173,7 +208,7 @@ def _steps(k: int, widths: _Widths, name: str) -> tuple[Step, ...]:
     return (*steps, Step("sums[0]", channel=0))
 
 
-def slice_functions(name: str, works: Iterable[SharedWork]) -> SliceFunctions:
+def slice_functions(name: str, works: Sequence[SharedWork]) -> SliceFunctions:
     """Return the functions that the layers of a program share, each for a width."""
     sums: dict[tuple[int, int, int], ClassSum] = {}
     adds: set[int] = set()
@@ -186,8 +221,13 @@ def slice_functions(name: str, works: Iterable[SharedWork]) -> SliceFunctions:
         adds.update(work.adds)
         if work.k > 1:
             less.add(work.width - 1)
+    lists = {work.built.function: work.built for work in works if work.built}
     return SliceFunctions(
-        name, tuple(sums[key] for key in sorted(sums)), tuple(sorted(adds)), tuple(sorted(less))
+        name,
+        tuple(lists[function] for function in sorted(lists)),
+        tuple(sums[key] for key in sorted(sums)),
+        tuple(sorted(adds)),
+        tuple(sorted(less)),
     )
 
 

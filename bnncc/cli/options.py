@@ -111,10 +111,11 @@ Kernels = Annotated[
     list[str],
     typer.Option(
         "--kernel",
-        metavar="[LAYER=]dense|shared",
+        metavar="[LAYER=]dense|shared|lean",
         help="The kernels of a layer, or of all others: dense (XNOR and popcount on words of "
-        "channels) or shared (bit slices of pixels, sums shared between output channels); may be "
-        "given several times.",
+        "channels), shared (bit slices of pixels, sums shared between output channels) or lean "
+        "(the same in less flash: lists of what is shared are built as it runs); may be given "
+        "several times.",
         show_default=False,
     ),
 ]

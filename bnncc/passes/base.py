@@ -44,6 +44,8 @@ class Family(enum.Enum):
     """XNOR and popcount on words of channels."""
     SHARED = "shared"
     """Bit slices of pixels, with sums shared between output channels."""
+    LEAN = "lean"
+    """The same, with the lists that say what is shared built from packed weights as it runs."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,16 @@ class Context:
 
     def shares(self, origin: Sequence[str]) -> bool:
         """Whether a layer of these source nodes is to take kernels of family B."""
+        return self._asked(origin) in {Family.SHARED, Family.LEAN}
+
+    def builds_lists(self, origin: Sequence[str]) -> bool:
+        """Whether such a layer is to build its lists as it runs."""
+        return self._asked(origin) is Family.LEAN
+
+    def _asked(self, origin: Sequence[str]) -> Family | None:
+        """Return the kernel family asked for, if any is."""
         asked = [self.families[name] for name in (*origin, "*") if name in self.families]
-        return bool(asked) and asked[0] is Family.SHARED
+        return asked[0] if asked else None
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ _NARROWEST_FIRST = (
     Element.U3,
     Element.U4,
     Element.U8,
+    Element.WORD32,
     Element.I8,
     Element.I16,
     Element.I32,
@@ -232,6 +233,9 @@ def _values(kind: TensorType, rows: int, seed: int) -> Array:
             most = kind.element.largest_code
             values = random.integers(0, most + 1, shape).astype(np.uint8)
             special = [0, most, np.where(hot, most, 0)]
+        case Element.WORD32:
+            values = random.integers(0, 1 << 32, shape, dtype=np.uint32)
+            special = [0, 0xFFFFFFFF, hot]
         case Element.I8 | Element.I16 | Element.I32 | Element.I64:
             values = _integers(kind, shape, random)
             special = []

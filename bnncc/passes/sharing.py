@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bnncc.ir.classes import class_list
 from bnncc.ir.taps import TapPlanes
 from bnncc.ir.types import Array
 
-__all__ = ["Lists", "best_group_size", "group_starts", "listed"]
+__all__ = ["Lists", "best_group_size", "group_starts", "listed", "unit_of"]
 
 _LARGEST_GROUP = 7
 _MOST_PLANES = 1 << 16
@@ -97,7 +98,7 @@ def listed(
         entries.append(one)
         fours.append(counts)
     held = np.concatenate(entries)
-    unit = _unit(held)
+    unit = unit_of(held)
     narrow = held.max() // unit < 1 << 16
     return Lists((held // unit).astype(np.uint16 if narrow else np.uint32), np.array(fours), unit)
 
@@ -105,20 +106,11 @@ def listed(
 def _classed(rows: Array, places: Array, taps: TapPlanes) -> tuple[Array, Array]:
     """Return the entries of one group's classes, uint16 fours [classes] beside them."""
     differ = rows[1:] ^ rows[0]
-    classes = 1 << len(differ)
     keys = (differ << np.arange(len(differ))[:, np.newaxis]).sum(axis=0).astype(np.int64)
-    where = places + np.where(rows[0], 4 * taps.half, 0)
-    order = np.lexsort((where, keys))
-    counts = np.bincount(keys, minlength=classes)
-    fours = np.maximum(-(-counts // 4), 1)  # C starts sums with four
-    starts = np.cumsum(4 * fours) - 4 * fours
-    held = np.full(4 * fours.sum(), taps.zeros, np.int64)
-    rank = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
-    held[np.repeat(starts, counts) + rank] = where[order]
-    return held, fours.astype(np.uint16)
+    return class_list(2 * keys + rows[0], 1 << len(differ), places, taps)
 
 
-def _unit(entries: Array) -> int:
+def unit_of(entries: Array) -> int:
     """Return the unit of offsets: a byte, or more if that makes them fit into 16 bits."""
     common = int(np.bitwise_or.reduce(entries))
     most = common & -common if common else 1

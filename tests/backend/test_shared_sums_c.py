@@ -17,11 +17,12 @@ from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import BinaryConv
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.reduce import ReduceMean
-from bnncc.ir.ops.shared_sums import SharedConv, SharedSums
+from bnncc.ir.ops.shared_sums import ClassSums, SharedConv, SharedSums
 from bnncc.ir.types import Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Context, Family
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
+from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.pipeline import run_pass
@@ -43,11 +44,14 @@ WIDE: dict[str, tuple[Window, tuple[int, ...]]] = {
 }
 
 
-def shared(graph: Graph, target: str) -> Graph:
+def shared(graph: Graph, target: str, family: Family = Family.SHARED) -> Graph:
     """Return a graph with its layers of bits as shared sums, checked by running both."""
-    context = Context(target_named(target), families={"*": Family.SHARED})
+    context = Context(target_named(target), families={"*": family})
     packed = LOWER_KERNELS.apply(CANONICAL_AFFINE.apply(graph, context).graph, context).graph
-    return run_pass(SHARE_SUMS, staged(packed, Stage.PACKED), context).graph
+    packed = staged(packed, Stage.PACKED)
+    for step in (SHARE_SUMS, LEAN_LISTS):
+        packed = run_pass(step, packed, context).graph
+    return packed
 
 
 def cases() -> Iterator[tuple[str, Graph]]:
@@ -185,9 +189,63 @@ def test_every_number(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tar
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("compiler", "target"), [("gcc", "x86-64-v3"), ("clang", "generic")])
-def test_no_warning(tool, tmp_path: Path, compiler: str, target: str) -> None:
-    graphs = [shared(graph, target) for _, graph in (*cases(), *numbers())]
+@pytest.mark.parametrize("target", SLICES)
+def test_every_list_built(
+    tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    models: dict[str, Emitted] = {}
+    for i, (what, graph) in enumerate((*cases(), *numbers())):
+        packed = shared(graph, target, Family.LEAN)
+        if any(isinstance(node.op, ClassSums) and node.op.built for node in packed.nodes):
+            models[what] = print_c(packed, f"m{i}")
+    assert len(models) > 40
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+@pytest.mark.parametrize("target", sparing(["generic", "cortex-m4", "x86-64-v3"], "cortex-m4"))
+def test_lists_are_built(
+    tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    models: dict[str, Emitted] = {}
+    for i, (what, graph) in enumerate(lean_cases()):
+        packed = shared(graph, target, Family.LEAN)
+        assert any(isinstance(node.op, ClassSums) and node.op.built for node in packed.nodes), what
+        models[what] = print_c(packed, f"m{i}")
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+def lean_cases() -> Iterator[tuple[str, Graph]]:
+    """Yield layers with groups of 1 to 6 channels, in parts, and lists of both widths."""
+    yield "lists of 32 bits", many_planes()
+    for k, (out, channels, parts) in enumerate(
+        [(1, 70, 1), (2, 70, 1), (3, 9, 1), (18, 40, 2), (10, 150, 1), (12, 400, 1)], 1
+    ):
+        yield f"groups of about {k}", grouped(out, channels, parts)
+
+
+def grouped(out: int, channels: int, parts: int) -> Graph:
+    """Return a layer in parts that have no plane in common."""
+    s = Sketch(shape=(1, channels, 5, 6))
+    w = np.random.default_rng(out).choice([-1, 1], (out, channels // parts, 3, 3)).astype(np.int8)
+    x = bits_of(s, "x", "s", channels=channels)
+    n = s(BinaryConv(SAME, parts, 0), x, s.const(w, "w", Element.BIPOLAR), to="n")
+    t = s.const(np.arange(out)[:, np.newaxis] - 3, "t", Element.I32)
+    bits = s(ew.Step(Element.BIPOLAR), n, t, [[-1, 1]] * out, to="b")
+    return s.done(s(BinaryConv(SAME, 1, -1), bits, _signs(s, 2, out), to="y"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compiler", "target", "family"),
+    [
+        ("gcc", "x86-64-v3", Family.SHARED),
+        ("clang", "generic", Family.SHARED),
+        ("gcc", "cortex-m4", Family.LEAN),
+        ("clang", "x86-64", Family.LEAN),
+    ],
+)
+def test_no_warning(tool, tmp_path: Path, compiler: str, target: str, family: Family) -> None:
+    graphs = [shared(graph, target, family) for _, graph in (*cases(), *numbers())]
     source = together((print_c(graph, f"m{i}") for i, graph in enumerate(graphs)), tmp_path)
     flags = (*target_named(target).cflags, *DIALECTS["c99"], *WARNINGS)
     objects(tool(compiler), [source], tmp_path, "-O1", *flags)

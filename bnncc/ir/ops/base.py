@@ -10,11 +10,24 @@ from typing import ClassVar
 
 from bnncc.ir.types import Array, Stage, TensorType
 
-__all__ = ["Op", "OpError"]
+__all__ = ["Op", "OpError", "Scratch"]
 
 
 class OpError(Exception):
     """Operands that do not fit an operation; the frontend names the node in the user's model."""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory that an operation writes and reads while it runs; what it holds means nothing after.
+
+    Attributes:
+        name: of the parameter in C.
+        kind: what it holds.
+    """
+
+    name: str
+    kind: TensorType
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,11 @@ class Op(abc.ABC):
     def name(self) -> str:
         """The operation's name in dumps and messages."""
         return type(self).__name__
+
+    @property
+    def scratch(self) -> tuple[Scratch, ...]:
+        """What it needs while it runs, beside its operands and results."""
+        return ()
 
     @abc.abstractmethod
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
-from bnncc.ir.ops.base import Op, OpError
+from bnncc.ir.classes import PlaneCodes, class_list
+from bnncc.ir.ops.base import Op, OpError, Scratch
 from bnncc.ir.ops.kernels import Fused
 from bnncc.ir.storage import (
     decode,
@@ -149,6 +150,9 @@ class ClassSums:
     set, the other way around. Planes are inverted where the first channel's weight is +1, so that
     mismatches are ones.
 
+    Where lists are built one group at a time, list is WORD32 [groups, words] instead: the codes of
+    the group's planes, see `PlaneCodes`.
+
     Attributes:
         taps: how x holds the planes.
         channels: O.
@@ -158,6 +162,7 @@ class ClassSums:
         slices: the header under runtime_c/slices of the slices that compute them.
         unit: see above.
         skip: whether pixels that see less than the whole window are of kinds of their own.
+        built: entries of the largest group, where lists are built one group at a time; else 0.
     """
 
     taps: TapPlanes
@@ -168,14 +173,51 @@ class ClassSums:
     slices: str
     unit: int
     skip: bool
+    built: int = field(default=0, kw_only=True)
 
     @property
     def classes(self) -> int:
         """How many classes a group has."""
         return 1 << (self.k - 1)
 
-    def class_sizes(self, entries: Array, fours: Array) -> Array:
+    @property
+    def codes(self) -> PlaneCodes:
+        """How the codes are held that lists are built from."""
+        taps = self.taps.window.taps
+        return PlaneCodes(taps, self.depth // taps, self.k)
+
+    @property
+    def scratch(self) -> tuple[Scratch, ...]:
+        """What it needs while it runs."""
+        if not self.built:
+            return ()
+        wide = self.taps.zeros // self.unit >= 1 << 16
+        element = Element.WORD32 if wide else Element.WORD16
+        return (Scratch("lists", TensorType((self.built,), element)),)
+
+    def group_places(self) -> Array:
+        """Return the byte where each group's planes start, before inversion, int64 [groups, P]."""
+        seen = self.codes.depth
+        offsets = self.taps.offsets().reshape(-1, self.taps.channels // seen, seen)
+        per_part = self.channels // offsets.shape[1]
+        return np.stack([offsets[:, first // per_part].reshape(-1) for first in self.firsts])
+
+    def entries(self, lists: Array, fours: Array) -> Array:
+        """Return the entries of all groups, [entries], of the operands that say them."""
+        if not self.built:
+            return lists
+        codes, places = self.codes.unpack(lists), self.group_places()
+        groups = [
+            class_list(code, self.classes, place, self.taps)
+            for code, place in zip(codes, places, strict=True)
+        ]
+        if not np.array_equal(np.stack([counts for _, counts in groups]), fours):
+            raise ValueError("fours are not those of the codes")
+        return np.concatenate([held for held, _ in groups]) // self.unit
+
+    def class_sizes(self, lists: Array, fours: Array) -> Array:
         """Return how many planes are in each class, fillings left out, int64 [groups, classes]."""
+        entries = self.entries(lists, fours)
         ends = np.cumsum(4 * fours.reshape(-1).astype(np.int64))
         real = np.concatenate([[0], np.cumsum(entries != self.taps.zeros // self.unit)])
         sizes: Array = np.diff(real[np.concatenate([[0], ends])])
@@ -203,8 +245,9 @@ class ClassSums:
         sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
         return (x.shape[0], self.channels, *sizes)
 
-    def mismatches(self, x: Array, entries: Array, fours: Array) -> Array:
+    def mismatches(self, x: Array, lists: Array, fours: Array) -> Array:
         """Return M, int64 [N, O, rows, columns]."""
+        entries = self.entries(lists, fours)
         offsets, places = np.unique(entries.astype(np.int64) * self.unit, return_inverse=True)
         signs, always = self._signs(places, fours, len(offsets), offsets != self.taps.zeros)
         planes = self.taps.slices(x, offsets).astype(np.float32)

@@ -19,6 +19,7 @@ from bnncc.ir.ops.linear import BinaryConv
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Context, Family
+from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target
@@ -30,7 +31,10 @@ FORMS = {"minus": (-1, 1), "zero": (0, 1), "strided": (-1, 2), "valid": (None, 1
 """name -> what taps outside of the image hold, None if there are none, and the stride."""
 
 _PLANES = ("spread.c.j2", "shared_sums.c.j2")
-"""The layers counted: all that turns planes of bits into planes of bits."""
+"""The layers counted of shared sums: all that turns planes of bits into planes of bits."""
+
+_WORDS = ("linear.c.j2", "tiles.c.j2")
+"""Of dense kernels, the last of these layers is counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +46,14 @@ class Case:
         weights: -1 and +1, [channels out, channels in, 3, 3].
         form: one of FORMS.
         size: of the outputs, which are square.
+        family: of the kernels.
     """
 
     name: str
     weights: Array
     form: str = "minus"
     size: int = 16
+    family: Family = Family.SHARED
 
     @property
     def macs(self) -> int:
@@ -56,7 +62,7 @@ class Case:
 
     def __str__(self) -> str:
         out, channels = self.weights.shape[:2]
-        return f"{channels}->{out} {self.name} {self.form}"
+        return f"{channels}->{out} {self.name} {self.form} {self.family.value}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +95,10 @@ class Printed:
 
     @property
     def plane_bytes(self) -> int:
-        """Bytes of RAM for what these layers read and write at once."""
+        """Bytes of RAM for what these layers read, write and need meanwhile at once."""
         return max(
-            sum(a.buffer.nbytes for a in layer.inputs + layer.outputs) for layer in self.counted
+            sum(a.buffer.nbytes for a in layer.inputs + layer.outputs + layer.scratch)
+            for layer in self.counted
         )
 
 
@@ -101,14 +108,18 @@ def random_weights(channels: int) -> Array:
     return random.choice(np.array([-1, 1], np.int8), (channels, channels, 3, 3))
 
 
-def printed(case: Case, target: Target, family: Family = Family.SHARED) -> Printed:
+def printed(case: Case, target: Target) -> Printed:
     """Return a case as C for a target."""
     graph = _graph(case)
-    context = Context(target, families={"*": family})
+    context = Context(target, families={"*": case.family})
     packed = replace(LOWER_KERNELS.apply(graph, context).graph, stage=Stage.PACKED)
-    packed = SHARE_SUMS.apply(packed, context).graph
+    for step in (SHARE_SUMS, LEAN_LISTS):
+        packed = step.apply(packed, context).graph
     program = lower(packed, "m", ())
-    layers = [i for i, layer in enumerate(program.layers) if layer.template in _PLANES]
+    dense = case.family is Family.DENSE
+    counted = _WORDS if dense else _PLANES
+    layers = [i for i, layer in enumerate(program.layers) if layer.template in counted]
+    layers = layers[-1:] if dense else layers
     kind = graph.types["x"]
     feed = np.random.default_rng(0).integers(0, 256, kind.shape).astype(np.uint8)
     (expected,) = interpret.run(packed, {"x": feed}).values()
