@@ -33,6 +33,7 @@ from bnncc.passes.recognise_steps import RECOGNISE_STEPS
 from bnncc.passes.remove_identities import REMOVE_IDENTITIES
 from bnncc.passes.resolve_scaled_zero import RESOLVE_SCALED_ZERO
 from bnncc.passes.resolve_sign_zero import RESOLVE_SIGN_ZERO
+from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.passes.sink_pools import SINK_POOLS
 from bnncc.passes.sink_reshapes import SINK_RESHAPES
@@ -62,6 +63,7 @@ PIPELINE: tuple[Pass, ...] = (
     HOIST_SHORTCUTS,  # last, for kernels are made of what comes before them in the graph
     LOWER_KERNELS,  # takes every node that is left into a kernel, or refuses
     SHARE_SUMS,  # chooses among kernels for layers that have one each by then
+    ROLL_ROWS,  # needs the copies, and lists of all groups: their entries move
     LEAN_LISTS,  # needs the lists, to hold what can be built against what is ready
 )
 

@@ -456,9 +456,10 @@ class _Lowering:
                 return replace(blank, template="spread.c.j2", work=spread, constants=tables)
             case SharedSums() as op:
                 work, tables = shared_work(self.graph, node, op, self.name, blank.function)
-                return replace(self._shared(blank, op), work=work, constants=tables)
+                layer = self._shared(blank, node, op)
+                return replace(layer, work=work, constants=(*layer.constants, *tables))
             case SharedConv() as op:
-                return self._numbers(self._shared(blank, op), node, op)
+                return self._numbers(self._shared(blank, node, op), node, op)
             case PoolPlanes() as op:
                 falls = [
                     self._constant(blank, "falls", name, "parameters") for name in node.inputs[1:]
@@ -470,9 +471,14 @@ class _Lowering:
             case op:
                 raise InternalError("BNN091", f"{op.name} is no layer of pixels")
 
-    def _shared(self, blank: Layer, op: ClassSums) -> Layer:
+    def _shared(self, blank: Layer, node: Node, op: ClassSums) -> Layer:
         macs = math.prod(self._type(blank.outputs[0].buffer.tensor).shape) * op.depth
-        return replace(blank, template="shared_sums.c.j2", binary_macs=macs)
+        layer = replace(blank, template="shared_sums.c.j2", binary_macs=macs)
+        if not op.taps.band:
+            return layer
+        x, spread = self._type(node.inputs[0]), Spread(op.taps, op.pitch)
+        copies, tables = spread_work(spread, x, blank.function)
+        return replace(layer, copies=copies, constants=(*layer.constants, *tables))
 
     def _to_pixels(self, blank: Layer, source: TensorType, result: TensorType) -> Layer:
         """Return a move to planes of pixels or planar numbers, or from these."""

@@ -602,6 +602,7 @@ class SpreadWork:
             one column to the next, and bits from one of its rows to the next.
         row_mask: those bits of a row that are in one word of 32.
         by_bytes: whether planes may be written byte by byte.
+        step: words of x from one band to the next, where copies are made for one at a time; else 0.
     """
 
     form: str
@@ -634,6 +635,22 @@ class SpreadWork:
     pitch: int
     row_mask: str
     by_bytes: bool
+    step: int
+
+    @property
+    def guard_words(self) -> int:
+        """Words of 32 bits in front of a plane."""
+        return self.guard * self.bits // 32
+
+    @property
+    def buffer_words(self) -> int:
+        """Words of 32 bits of a plane and what lies outside of it."""
+        return self.buffer * self.bits // 32
+
+    @property
+    def band_words(self) -> int:
+        """Words of `bits` bits of x from one band to the next."""
+        return self.step * 32 // self.bits
 
 
 @dataclass(frozen=True)
@@ -756,6 +773,7 @@ class SharedWork:
     Attributes:
         k, classes, groups: channels in a group, its classes, how many groups there are.
         blocks, slice_bytes, lanes: slices in a plane, bytes and bits of one.
+        bands, band_blocks: parts that copies are made for one by one, and slices in one.
         width: bits of a channel's sum.
         class_sum: the function for one class.
         list_type, limit_type: C types of the elements of arrays.
@@ -774,6 +792,8 @@ class SharedWork:
     classes: int
     groups: int
     blocks: int
+    bands: int
+    band_blocks: int
     slice_bytes: int
     lanes: int
     width: int
@@ -895,6 +915,7 @@ class Layer:
         channels: of the result.
         nest: the loops over pixels.
         work: what it does there, if the template needs to know.
+        copies: how it copies planes to its scratch, if it does, band after band.
         finish: see `Finish`; None for layers without an epilogue.
         call: the runtime function that does it all, or "".
         binary_macs, real_macs: multiply-accumulates a call, by kind.
@@ -911,6 +932,7 @@ class Layer:
     channels: int = 0
     nest: Nest = Nest()
     work: Work | None = None
+    copies: SpreadWork | None = None
     finish: Finish | None = None
     call: str = ""
     binary_macs: int = 0

@@ -38,7 +38,8 @@ def slice_headers(op: ClassSums) -> list[str]:
     """Return the runtime's headers that a layer needs, in order."""
     aligned = [] if op.taps.by_row else ["slices/aligned.h"]
     lists = ["bnn_lists.h"] if op.built else []
-    return [*aligned, f"slices/{op.slices}.h", "bnn_slices.h", *lists]
+    copies = ["bnn_spread.h"] if op.taps.band else []
+    return [*copies, *aligned, f"slices/{op.slices}.h", "bnn_slices.h", *lists]
 
 
 # --- Sums -----------------------------------------------------------------------------------------
@@ -128,6 +129,8 @@ def sums_work(
         classes=op.classes,
         groups=len(op.firsts),
         blocks=32 * op.taps.plane // op.taps.lanes,
+        bands=op.taps.bands,
+        band_blocks=32 * op.taps.held // op.taps.lanes,
         slice_bytes=op.taps.lanes // 8,
         lanes=op.taps.lanes,
         width=widths.channel(op.k),
@@ -146,17 +149,16 @@ def _built(
     op: ClassSums, codes: Array, name: str, hint: str
 ) -> tuple[ListsWork, tuple[Constant, ...]]:
     """Return how lists are built, and the arrays for it; see `shared_work` for the arguments."""
-    taps, held = op.taps, op.codes
-    (scratch,) = op.scratch
+    taps, held, element = op.taps, op.codes, op.built_element
     places = taps.offsets().reshape(held.taps, -1)[:, 0] // op.unit
     step = 4 * taps.copy_words // op.unit
     parts = taps.channels // held.depth  # groups of the convolution, alike but for their planes
     start = f"group / {len(op.firsts) // parts}u * {held.depth * step}u" if parts > 1 else "0"
     tables = (
         constant(f"{hint}_codes", codes, "binary weights"),
-        constant(f"{hint}_places", places.astype(scratch.kind.element.dtype), "parameters"),
+        constant(f"{hint}_places", places.astype(element.dtype), "parameters"),
     )
-    wide = int(scratch.kind.element is Element.WORD32)
+    wide = int(element is Element.WORD32)
     work = ListsWork(
         function=f"{name}_lists_{op.k}{'_wide' * wide}",
         k=op.k,

@@ -28,7 +28,7 @@ def spread_work(op: Spread, x: TensorType, hint: str) -> tuple[SpreadWork, tuple
     assert isinstance(x.layout, PixelPlanes)  # Spread.infer asked
     form, bits = _form(op)
     height = taps.extents[0]
-    masks, image = _Masks.of(taps), _image(op, bits)
+    masks, image = _Masks.of(taps), _image(op, form, bits)
     groups = tuple(
         _rows(op, copies, bits * image.guard + first * op.pitch, masks, (form, bits))
         for first, copies in _by_first(taps.copies)
@@ -61,13 +61,14 @@ def spread_work(op: Spread, x: TensorType, hint: str) -> tuple[SpreadWork, tuple
         copy_words=taps.copy_words,
         half=taps.half if taps.inverted else 0,
         zeros=taps.zeros // 4,
-        plane=taps.plane,
+        plane=taps.held,
         rows=taps.copies[0].rows,
         row_bits=taps.axes[0].stride * op.pitch,
         stride=taps.axes[1].stride,
         pitch=taps.pitch,
         row_mask=_literal((1 << min(taps.pitch, 32)) - 1, 32),
         by_bytes=taps.by_row,
+        step=taps.band * taps.axes[0].stride * op.pitch // 32,
     )
     return work, tables
 
@@ -95,15 +96,20 @@ class _Image:
     words: int
 
 
-def _image(op: Spread, bits: int) -> _Image:
+def _image(op: Spread, form: str, bits: int) -> _Image:
     taps = op.taps
     columns = taps.axes[1]
     before = max(0, -min(c.first for c in taps.copies)) * op.pitch + columns.before
     guard = -(-before // bits) + 1
-    lowest = max(c.first + (c.rows - 1) * c.step for c in taps.copies)
-    furthest = max(c.column for c in taps.copies) * columns.dilation - columns.before
-    end = lowest * op.pitch + max(0, furthest) + columns.stride * (taps.pitch + bits) + bits
-    return _Image(guard, guard + -(-max(end, taps.extents[0] * op.pitch) // bits) + 2)
+    furthest = max(0, max(c.column for c in taps.copies) * columns.dilation - columns.before)
+    if form == "moved":  # all rows as one
+        rows = -(-taps.copies[0].rows * op.pitch // bits) * bits
+        end = max(c.first for c in taps.copies) * op.pitch + furthest + rows
+    else:
+        lowest = max(c.first + (c.rows - 1) * c.step for c in taps.copies)
+        end = lowest * op.pitch + furthest + columns.stride * (taps.pitch + bits) + 2 * bits
+    whole = 0 if taps.band else taps.extents[0] * op.pitch
+    return _Image(guard, guard + -(-max(end, whole) // bits) + 1)
 
 
 def _by_first(copies: tuple[Copy, ...]) -> list[tuple[int, list[tuple[int, Copy]]]]:

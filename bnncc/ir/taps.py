@@ -49,6 +49,7 @@ class TapPlanes:
             slices may start at any byte; else there is a copy for each tap, on whole words.
         inverted: whether complements are kept too.
         word_bits: of the words in which they are best computed; no bit of them depends on it.
+        band: rows of outputs that the copies are for at a time, whole slices of them; 0 for all.
     """
 
     window: Window
@@ -60,6 +61,7 @@ class TapPlanes:
     by_row: bool
     inverted: bool
     word_bits: int
+    band: int = 0
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -84,11 +86,26 @@ class TapPlanes:
         """Words of one plane of the result."""
         return PixelPlanes(self.pitch, self.lanes).words(self.outputs[0])
 
+    @property
+    def rows(self) -> int:
+        """Rows of outputs that the copies are for at a time."""
+        return self.band or self.outputs[0]
+
+    @property
+    def bands(self) -> int:
+        """How many times copies are made."""
+        return -(-self.outputs[0] // self.rows)
+
+    @property
+    def held(self) -> int:
+        """Words of one plane for so many rows."""
+        return PixelPlanes(self.pitch, self.lanes).words(self.rows)
+
     @cached_property
     def copies(self) -> tuple[Copy, ...]:
         """The copies in order."""
         y, x = self.axes
-        rows = self.outputs[0]
+        rows = self.rows
         if not self.by_row:
             places = [(j, i) for j in range(y.kernel) for i in range(x.kernel)]
             return tuple(Copy(i, j * y.dilation - y.before, y.stride, rows) for j, i in places)
@@ -103,8 +120,8 @@ class TapPlanes:
     @property
     def copy_words(self) -> int:
         """Words of one plane of a copy: a slice may start at any row that a tap has."""
-        further = (self.copies[0].rows - self.outputs[0]) * self.pitch
-        return self.plane + -(-further // 32)
+        further = (self.copies[0].rows - self.rows) * self.pitch
+        return self.held + -(-further // 32)
 
     @property
     def half(self) -> int:
@@ -119,7 +136,7 @@ class TapPlanes:
     @property
     def words(self) -> int:
         """All words."""
-        return self.zeros // 4 + self.plane
+        return self.zeros // 4 + self.held
 
     def offsets(self) -> Array:
         """Return the byte at which each tap's planes start, int64 [*kernel, channels]."""
@@ -142,23 +159,23 @@ class TapPlanes:
         valid = self.window.valid(self.sizes)
         return valid.reshape(self.window.taps, *self.outputs)
 
-    def spread(self, bits: Array) -> Array:
+    def spread(self, bits: Array, band: int = 0) -> Array:
         """Return the words that hold planes 0/1 [N, channels, *sizes], uint32 [N, words]."""
         count = len(bits)
         image = bits.reshape(count, self.channels, *self.extents)
-        copies = np.stack([self._copied(image, copy) for copy in self.copies], axis=1)
+        copies = np.stack([self._copied(image, copy, band) for copy in self.copies], axis=1)
         flat = copies.reshape(count, len(self.copies), self.channels, -1)
         unused = 32 * self.copy_words - flat.shape[-1]
         sides = (flat, 1 - flat) if self.inverted else (flat,)
         filled = [np.pad(side, [(0, 0)] * 3 + [(0, unused)]) for side in sides]
         words = [pack_bits(side, 32).reshape(count, -1) for side in filled]
-        return np.concatenate([*words, np.zeros((count, self.plane), np.uint32)], axis=1)
+        return np.concatenate([*words, np.zeros((count, self.held), np.uint32)], axis=1)
 
-    def _copied(self, image: Array, copy: Copy) -> Array:
+    def _copied(self, image: Array, copy: Copy, band: int) -> Array:
         """Return a copy's bits [N, channels, rows, pitch]."""
         x = self.axes[1]
         height, width = self.extents
-        rows = copy.first + copy.step * np.arange(copy.rows)
+        rows = copy.first + copy.step * (band * self.rows + np.arange(copy.rows))
         columns = copy.column * x.dilation - x.before + x.stride * np.arange(self.pitch)
         columns[self.outputs[1] :] = -1
         taken = image[:, :, np.clip(rows, 0, height - 1)][..., np.clip(columns, 0, width - 1)]
@@ -171,7 +188,7 @@ class TapPlanes:
     def slices(self, words: Array, offsets: Array) -> Array:
         """Return the planes at byte offsets [P] of words [N, words], 0/1 [N, P, plane bits]."""
         octets = words.view(np.uint8)
-        size = 4 * self.plane
+        size = 4 * self.held
         return np.stack(
             [unpack_bits(octets[:, start : start + size], 8 * size) for start in offsets], axis=1
         )

@@ -11,7 +11,15 @@ from bnncc.ir.classes import class_list
 from bnncc.ir.taps import TapPlanes
 from bnncc.ir.types import Array
 
-__all__ = ["Lists", "best_group_size", "group_starts", "listed", "unit_of"]
+__all__ = [
+    "Lists",
+    "best_group_size",
+    "group_starts",
+    "instructions",
+    "listed",
+    "stored",
+    "unit_of",
+]
 
 _LARGEST_GROUP = 7
 _MOST_PLANES = 1 << 16
@@ -97,10 +105,8 @@ def listed(
         one, counts = _classed(rows[first : first + k], places, taps)
         entries.append(one)
         fours.append(counts)
-    held = np.concatenate(entries)
-    unit = unit_of(held)
-    narrow = held.max() // unit < 1 << 16
-    return Lists((held // unit).astype(np.uint16 if narrow else np.uint32), np.array(fours), unit)
+    held, unit = stored(np.concatenate(entries))
+    return Lists(held, np.array(fours), unit)
 
 
 def _classed(rows: Array, places: Array, taps: TapPlanes) -> tuple[Array, Array]:
@@ -108,6 +114,13 @@ def _classed(rows: Array, places: Array, taps: TapPlanes) -> tuple[Array, Array]
     differ = rows[1:] ^ rows[0]
     keys = (differ << np.arange(len(differ))[:, np.newaxis]).sum(axis=0).astype(np.int64)
     return class_list(2 * keys + rows[0], 1 << len(differ), places, taps)
+
+
+def stored(places: Array) -> tuple[Array, int]:
+    """Return offsets in bytes as entries of a list, uint16 or uint32, and their unit."""
+    unit = unit_of(places)
+    narrow = places.max() // unit < 1 << 16
+    return (places // unit).astype(np.uint16 if narrow else np.uint32), unit
 
 
 def unit_of(entries: Array) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from bnncc.ir.ops.reduce import ReduceMean
 from bnncc.ir.ops.shared_sums import ClassSums, SharedConv, SharedSums
 from bnncc.ir.types import Element, Stage
 from bnncc.ir.window import Axis, Window
+from bnncc.passes import roll_rows
 from bnncc.passes.base import Context, Family
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
 from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.pipeline import run_pass
 from bnncc.targets import target_named
@@ -44,12 +47,21 @@ WIDE: dict[str, tuple[Window, tuple[int, ...]]] = {
 }
 
 
-def shared(graph: Graph, target: str, family: Family = Family.SHARED) -> Graph:
-    """Return a graph with its layers of bits as shared sums, checked by running both."""
+def shared(
+    graph: Graph, target: str, family: Family = Family.SHARED, *, whole: bool = False
+) -> Graph:
+    """Return a graph with its layers of bits as shared sums, checked by running both.
+
+    Args:
+        graph: of the BINARY stage.
+        target: a target's name.
+        family: SHARED or LEAN.
+        whole: whether copies are always for all rows.
+    """
     context = Context(target_named(target), families={"*": family})
     packed = LOWER_KERNELS.apply(CANONICAL_AFFINE.apply(graph, context).graph, context).graph
     packed = staged(packed, Stage.PACKED)
-    for step in (SHARE_SUMS, LEAN_LISTS):
+    for step in (SHARE_SUMS, *(() if whole else (ROLL_ROWS,)), LEAN_LISTS):
         packed = run_pass(step, packed, context).graph
     return packed
 
@@ -189,6 +201,54 @@ def test_every_number(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tar
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", [Family.SHARED, Family.LEAN], ids=lambda family: family.value)
+@pytest.mark.parametrize("target", SLICES)
+def test_every_band(
+    tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, family: Family
+) -> None:
+    monkeypatch.setattr(roll_rows, "_MORE", math.inf)
+    models: dict[str, Emitted] = {}
+    for i, (what, graph) in enumerate((*high(), *cases(), *numbers())):
+        packed = shared(graph, target, family)
+        if any(isinstance(node.op, ClassSums) and node.op.taps.band for node in packed.nodes):
+            models[what] = print_c(packed, f"m{i}")
+    assert len(models) > len(dict(high()))
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+@pytest.mark.parametrize("target", sparing(["generic", "cortex-m4", "x86-64"], "cortex-m4"))
+def test_bands(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    monkeypatch.setattr(roll_rows, "_MORE", math.inf)
+    models: dict[str, Emitted] = {}
+    for i, (what, graph) in enumerate(high()):
+        packed = shared(graph, target, (Family.SHARED, Family.LEAN)[i % 2])
+        assert any(isinstance(node.op, ClassSums) and node.op.taps.band for node in packed.nodes)
+        models[what] = print_c(packed, f"m{i}")
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+def high() -> Iterator[tuple[str, Graph]]:
+    """Yield layers of several bands, with rows of every kind, on every kind of slice."""
+    windows = {
+        "moved": (Window((Axis(3, before=1, after=1),) * 2), (70, 13)),
+        "rows of words": (
+            Window((Axis(5, before=2, after=2), Axis(3, before=1, after=1))),
+            (19, 37),
+        ),
+        "halved": (Window((Axis(3, 2, 1, 1, 1),) * 2), (67, 30)),
+        "rows in part": (Window((Axis(3), Axis(3))), (69, 18)),
+        "single": (Window((Axis(3, 3, 2, 2, 2),) * 2), (99, 40)),
+        "far above": (Window((Axis(2, 1, 40, 40, 0), Axis(1))), (70, 8)),
+    }
+    pads = itertools.cycle([1, -1, 0])
+    endings = itertools.cycle(["limits", "both"])
+    for what, where in windows.items():
+        pad, ending = next(pads), next(endings)
+        graph = convolved("plain", where, (Element.BIPOLAR, pad, "no"), ending)
+        yield f"{what}, pad {pad}, {ending}", graph
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("target", SLICES)
 def test_every_list_built(
     tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
@@ -208,7 +268,7 @@ def test_lists_are_built(
 ) -> None:
     models: dict[str, Emitted] = {}
     for i, (what, graph) in enumerate(lean_cases()):
-        packed = shared(graph, target, Family.LEAN)
+        packed = shared(graph, target, Family.LEAN, whole=True)
         assert any(isinstance(node.op, ClassSums) and node.op.built for node in packed.nodes), what
         models[what] = print_c(packed, f"m{i}")
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
@@ -276,7 +336,7 @@ def wrong_words(
     """Return what the C stores otherwise than the interpreter."""
     flags = " ".join(target_named(target).cflags)
     monkeypatch.setenv("CFLAGS", f"-O1 {flags}")
-    packed = shared(many_planes(), target)
+    packed = shared(many_planes(), target, whole=True)
     models["many planes"] = print_c(packed, f"m{len(models)}")
     sums = [node for node in packed.nodes if isinstance(node.op, SharedSums)]
     wide = [packed.types[node.inputs[1]].element for node in sums]

@@ -13,7 +13,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -150,6 +150,9 @@ class ClassSums:
     set, the other way around. Planes are inverted where the first channel's weight is +1, so that
     mismatches are ones.
 
+    Where the copies are for a band of rows, x are planes of pixels instead, and the copies are made
+    in scratch, one band after the other.
+
     Where lists are built one group at a time, list is WORD32 [groups, words] instead: the codes of
     the group's planes, see `PlaneCodes`.
 
@@ -162,6 +165,7 @@ class ClassSums:
         slices: the header under runtime_c/slices of the slices that compute them.
         unit: see above.
         skip: whether pixels that see less than the whole window are of kinds of their own.
+        pitch: of x, where x are planes of pixels.
         built: entries of the largest group, where lists are built one group at a time; else 0.
     """
 
@@ -173,6 +177,7 @@ class ClassSums:
     slices: str
     unit: int
     skip: bool
+    pitch: int = field(default=0, kw_only=True)
     built: int = field(default=0, kw_only=True)
 
     @property
@@ -189,11 +194,17 @@ class ClassSums:
     @property
     def scratch(self) -> tuple[Scratch, ...]:
         """What it needs while it runs."""
-        if not self.built:
-            return ()
-        wide = self.taps.zeros // self.unit >= 1 << 16
-        element = Element.WORD32 if wide else Element.WORD16
-        return (Scratch("lists", TensorType((self.built,), element)),)
+        found: list[Scratch] = []
+        if self.taps.band:
+            found.append(Scratch("copies", TensorType((self.taps.words,), Element.WORD32)))
+        if self.built:
+            found.append(Scratch("lists", TensorType((self.built,), self.built_element)))
+        return tuple(found)
+
+    @property
+    def built_element(self) -> Element:
+        """What the entries are of lists that are built."""
+        return Element.WORD32 if self.taps.zeros // self.unit >= 1 << 16 else Element.WORD16
 
     def group_places(self) -> Array:
         """Return the byte where each group's planes start, before inversion, int64 [groups, P]."""
@@ -238,7 +249,9 @@ class ClassSums:
 
     def result_shape(self, x: TensorType, fours: TensorType) -> tuple[int, ...]:
         """Return [N, O, *outputs], or raise OpError if the operands do not fit."""
-        if x.shape != (x.shape[0], self.taps.words):
+        if self.taps.band:
+            Spread(self.taps, self.pitch).infer([x])
+        elif x.shape != (x.shape[0], self.taps.words):
             raise OpError(f"{x} does not hold {self.taps.words} words")
         if fours.shape != (len(self.firsts), self.classes):
             raise OpError(f"{fours} does not fit {len(self.firsts)} groups of {self.k} channels")
@@ -250,11 +263,24 @@ class ClassSums:
         entries = self.entries(lists, fours)
         offsets, places = np.unique(entries.astype(np.int64) * self.unit, return_inverse=True)
         signs, always = self._signs(places, fours, len(offsets), offsets != self.taps.zeros)
-        planes = self.taps.slices(x, offsets).astype(np.float32)
-        counts = np.matmul(signs, planes)
-        rows, columns = self.taps.outputs
-        wide = counts[..., : rows * self.taps.pitch].reshape(*counts.shape[:2], rows, -1)
-        return np.asarray(wide[..., :columns].astype(np.int64) + always.reshape(-1, 1, 1))
+        taps = self.taps
+        bands: list[Array] = []
+        for words in self._copies(x):
+            counts = np.matmul(signs, taps.slices(words, offsets).astype(np.float32))
+            used = counts[..., : taps.rows * taps.pitch]
+            bands.append(used.reshape(*counts.shape[:2], taps.rows, -1))
+        rows, columns = taps.outputs
+        wide = np.concatenate(bands, axis=2)[:, :, :rows, :columns]
+        return np.asarray(wide.astype(np.int64) + always.reshape(-1, 1, 1))
+
+    def _copies(self, x: Array) -> Iterator[Array]:
+        """Yield the copies of each band, uint32 [N, words]."""
+        if not self.taps.band:
+            yield x
+            return
+        bits = unpack_pixels(x, PixelPlanes(self.pitch, 32), self.taps.sizes)
+        for band in range(self.taps.bands):
+            yield self.taps.spread(bits.reshape(len(x), -1, *self.taps.sizes), band)
 
     def _signs(self, places: Array, fours: Array, count: int, real: Array) -> tuple[Array, Array]:
         """Return what each distinct plane adds to each channel, float32 [O, P], and constants."""

@@ -21,6 +21,7 @@ from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Context, Family
 from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target
 from tests.ir.sketch import Sketch
@@ -113,7 +114,7 @@ def printed(case: Case, target: Target) -> Printed:
     graph = _graph(case)
     context = Context(target, families={"*": case.family})
     packed = replace(LOWER_KERNELS.apply(graph, context).graph, stage=Stage.PACKED)
-    for step in (SHARE_SUMS, LEAN_LISTS):
+    for step in (SHARE_SUMS, ROLL_ROWS, LEAN_LISTS):
         packed = step.apply(packed, context).graph
     program = lower(packed, "m", ())
     dense = case.family is Family.DENSE
