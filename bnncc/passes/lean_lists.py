@@ -21,7 +21,7 @@ from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Outcome, Pass, Refusal
 from bnncc.passes.sharing import unit_of
 
-__all__ = ["LEAN_LISTS"]
+__all__ = ["LEAN_LISTS", "codes_of"]
 
 
 def _apply(graph: Graph, context: Context) -> Outcome:
@@ -41,7 +41,7 @@ def _apply(graph: Graph, context: Context) -> Outcome:
 def _build(rewrite: Rewrite, node: Node, op: SharedSums | SharedConv) -> str:
     """Let a layer build its lists; or return why not."""
     lists, fours = (rewrite.value(name) for name in node.inputs[1:3])
-    codes = _codes(op, lists, fours)
+    codes = codes_of(op, lists, fours)
     if codes is None:
         return "a plane enters its lists more than once, or never"
     words = op.codes.pack(codes)
@@ -57,7 +57,7 @@ def _build(rewrite: Rewrite, node: Node, op: SharedSums | SharedConv) -> str:
     return ""
 
 
-def _codes(op: SharedSums | SharedConv, lists: Array, fours: Array) -> Array | None:
+def codes_of(op: SharedSums | SharedConv, lists: Array, fours: Array) -> Array | None:
     """Return the codes that lists were made of, int64 [groups, P]; None if they were not."""
     held = lists.astype(np.int64) * op.unit
     places = op.group_places()

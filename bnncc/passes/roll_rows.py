@@ -23,13 +23,13 @@ from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Outcome, Pass
 from bnncc.passes.sharing import instructions, stored
 
-__all__ = ["ROLL_ROWS", "bands", "rolled", "time_of_band"]
+__all__ = ["ROLL_ROWS", "bands", "in_other_copies", "rolled", "time_of_band"]
 
 _COPY, _PLANE, _LIST = 3.3, 30.0, 8.5
 """Instructions on a Cortex-M4: of a word that is copied, of a plane around that, and of an entry
 of a list that is built."""
-_MORE = 0.03
-"""What share of a layer's time saving memory may cost."""
+_MORE, _MORE_LEAN = 0.03, 0.1
+"""What share of a layer's time saving memory may cost; more where time was given for flash."""
 
 
 def _apply(graph: Graph, context: Context) -> Outcome:
@@ -96,7 +96,9 @@ def rolled(rewrite: Rewrite, node: Node, spread: Node, rows: int) -> Node:
     assert isinstance(op, SharedSums | SharedConv)  # the caller asked
     assert isinstance(spread.op, Spread)  # likewise
     taps = replace(op.taps, band=rows)
-    places = _moved(rewrite.value(node.inputs[1]).astype(np.int64) * op.unit, op.taps, taps)
+    places = in_other_copies(
+        rewrite.value(node.inputs[1]).astype(np.int64) * op.unit, op.taps, taps
+    )
     lists, unit = stored(places)
     word = {2: Element.WORD16, 4: Element.WORD32}[lists.itemsize]
     name = rewrite.constant(node.inputs[1], lists, word)
@@ -105,8 +107,8 @@ def rolled(rewrite: Rewrite, node: Node, spread: Node, rows: int) -> Node:
     return rewrite.results(bandwise, inputs, node.outputs, (*node.origin, *spread.origin))
 
 
-def _moved(places: Array, old: TapPlanes, new: TapPlanes) -> Array:
-    """Return where in other copies the planes start that start at `places` in some."""
+def in_other_copies(places: Array, old: TapPlanes, new: TapPlanes) -> Array:
+    """Return where the planes start in other copies that start at `places` in some, in bytes."""
     before, after = (
         np.concatenate([taps.offsets().reshape(-1), taps.offsets().reshape(-1) + 4 * taps.half])
         for taps in (old, new)

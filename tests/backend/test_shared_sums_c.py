@@ -207,6 +207,7 @@ def test_every_band(
     tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, family: Family
 ) -> None:
     monkeypatch.setattr(roll_rows, "_MORE", math.inf)
+    monkeypatch.setattr(roll_rows, "_MORE_LEAN", math.inf)
     models: dict[str, Emitted] = {}
     for i, (what, graph) in enumerate((*high(), *cases(), *numbers())):
         packed = shared(graph, target, family)
@@ -219,6 +220,7 @@ def test_every_band(
 @pytest.mark.parametrize("target", sparing(["generic", "cortex-m4", "x86-64"], "cortex-m4"))
 def test_bands(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     monkeypatch.setattr(roll_rows, "_MORE", math.inf)
+    monkeypatch.setattr(roll_rows, "_MORE_LEAN", math.inf)
     models: dict[str, Emitted] = {}
     for i, (what, graph) in enumerate(high()):
         packed = shared(graph, target, (Family.SHARED, Family.LEAN)[i % 2])

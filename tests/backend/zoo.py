@@ -321,16 +321,19 @@ def _camera() -> Model:
 
 
 def _shared() -> Model:
-    """Layers on bit slices: to bits, over a pool, with a shortcut, and back to words."""
+    """Layers on bit slices: to bits, over a pool, with a shortcut, and back to words; two lean."""
     net = Net(26)
     x = net.conv(net.input("image", 3, 9, 20), 33, SAME, weights=net.reals(33, 3, 3, 3))
     x = net.at_least(net.batch_norm(x), 0)
     x = net.at_least(net.batch_norm(net.conv(x, 34, SAME)), 0)
-    x = net.op(MaxPool(PAIR), net.at_least(net.batch_norm(net.conv(x, 35, SAME)), 0))
+    lean = net.conv(x, 35, SAME)
+    x = net.op(MaxPool(PAIR), net.at_least(net.batch_norm(lean), 0))
     x = net.batch_norm(net.conv(x, 36, SAME))
-    x = net.op(ew.Add(), net.batch_norm(net.conv(net.at_least(x, 0), 36, SAME)), x)
+    lean_too = net.conv(net.at_least(x, 0), 36, SAME)
+    x = net.op(ew.Add(), net.batch_norm(lean_too), x)
     x = net.conv(net.at_least(x, 0.25), 5, Window((Axis(4), Axis(10))))
-    return Model(net.build(net.op(Reshape((1, 5)), x)), families={"*": Family.SHARED})
+    families = {"*": Family.SHARED, lean: Family.LEAN, lean_too: Family.LEAN}
+    return Model(net.build(net.op(Reshape((1, 5)), x)), families=families)
 
 
 def _kappa() -> Model:

@@ -15,7 +15,7 @@ from bnncc.pipeline import PIPELINE, run_pass
 from tests.passes.applying import GENERIC, after, apply, fingerprint, staged, upto
 from tests.passes.networks import networks
 
-GIVEN = dataclasses.replace(GENERIC, families={"*": Family.SHARED})
+GIVEN = dataclasses.replace(GENERIC, families={"*": Family.SHARED, "conv3": Family.LEAN})
 """Every pass then has something to do."""
 NAMES = list(networks())
 PASSES = pytest.mark.parametrize("step", PIPELINE, ids=lambda step: step.name)
