@@ -33,7 +33,8 @@ def test_classes_are_filled_up_with_planes_of_zeros() -> None:
     codes = np.array([0, 1, 4, 0, 0, 0, 0, 5, 0])
     places = 10 * np.arange(9)
     entries, fours = class_list(codes, 4, places, taps)
-    assert fours.tolist() == [2, 0, 1, 0]
+    assert fours.tolist() == [2, 1, 1, 1]
     inverted = 4 * taps.half
     none, first = [taps.zeros], sorted([0, 10 + inverted, 30, 40, 50, 60, 80])
-    assert entries.tolist() == [*first, *none, 20, 70 + inverted, *none, *none]
+    third = [20, 70 + inverted, *none, *none]
+    assert entries.tolist() == [*first, *none, *4 * none, *third, *4 * none]

@@ -64,12 +64,12 @@ def test_codes_are_built_into_the_lists_they_came_from(out: int, channels: int, 
 
 def test_flash_and_scratch() -> None:
     before, after = layer(), lean(layer()).graph
-    assert sums_of(before)[1][0] > 18_432  # 16 groups of 576 planes, and what fills fours up
+    assert sums_of(before)[1] == (15_576, 416)  # 13 groups of 576 planes, and what fills fours up
     op, (codes, fours) = sums_of(after)
-    assert (codes, fours) == (64 * 64 * 9 // 8, 16 * 8 * 2)  # a bit a weight, for k = 4
+    assert (op.k, codes, fours) == (5, 13 * 9 * 11 * 4, 416)  # 6 codes a word, 4608 bytes as bits
     (lists,) = op.scratch
     assert (lists.kind.element, lists.kind.nbytes) == (Element.WORD16, 2 * op.built)
-    assert 576 < op.built <= 576 + 3 * 8
+    assert 576 < op.built <= 576 + 3 * 16
 
 
 def test_scratch_is_in_the_arena_while_the_layer_runs() -> None:
