@@ -209,10 +209,10 @@ def test_every_band(
     monkeypatch.setattr(roll_rows, "_MORE", math.inf)
     monkeypatch.setattr(roll_rows, "_MORE_LEAN", math.inf)
     models: dict[str, Emitted] = {}
-    for i, (what, graph) in enumerate((*high(), *cases(), *numbers())):
+    for what, graph in (*high(), *cases(), *numbers()):
         packed = shared(graph, target, family)
         if any(isinstance(node.op, ClassSums) and node.op.taps.band for node in packed.nodes):
-            models[what] = print_c(packed, f"m{i}")
+            models[what] = print_c(packed, f"m{len(models)}")
     assert len(models) > len(dict(high()))
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
 
@@ -256,10 +256,10 @@ def test_every_list_built(
     tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     models: dict[str, Emitted] = {}
-    for i, (what, graph) in enumerate((*cases(), *numbers())):
+    for what, graph in (*cases(), *numbers()):
         packed = shared(graph, target, Family.LEAN)
         if any(isinstance(node.op, ClassSums) and node.op.built for node in packed.nodes):
-            models[what] = print_c(packed, f"m{i}")
+            models[what] = print_c(packed, f"m{len(models)}")
     assert len(models) > 40
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
 
