@@ -8,6 +8,9 @@
 
 #include "../slices/avx2.h"
 
+/* A full adder is two instructions: no pair of carries is cheaper. */
+#undef BNN_SLICE_PAIRS
+
 /* s + a + b = s' + 2 * the result. */
 #define BNN_SLICE_FULL_ADD 1
 BNN_ALWAYS_INLINE bnn_slice bnn_full_add(bnn_slice *s, bnn_slice a, bnn_slice b) {
