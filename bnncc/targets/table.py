@@ -86,6 +86,7 @@ TARGETS: tuple[Target, ...] = (
         Slices("avx512vl", 256),
     ),
     Target("aarch64", "64-bit Arm (ARMv8-A)", 64, 32, slices=Slices("neon", 256)),
+    Target("armv7-a", "32-bit Arm with NEON (ARMv7-A)", 32, 8, slices=Slices("neon", 256)),
     Target(
         "cortex-m4",
         "Arm Cortex-M4, M4F and above (Thumb-2)",

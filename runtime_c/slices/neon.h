@@ -22,18 +22,19 @@ BNN_INLINE bnn_slice bnn_slice_load(const uint8_t *at) {
   return s;
 }
 
+#  if defined(__aarch64__)
 /* A load adds a base and a place, but not 16 as well: each half has a base of its own, which the
  * compiler must not know to be 16 bytes from the other. */
-#  define BNN_SLICE_BASES 1
+#    define BNN_SLICE_BASES 1
 typedef struct {
   const uint8_t *of[2];
 } bnn_bases;
 
 BNN_ALWAYS_INLINE bnn_bases bnn_bases_at(const uint8_t *planes) {
   bnn_bases bases = {{planes, planes + 16}};
-#  if defined(__GNUC__)
+#    if defined(__GNUC__)
   __asm__("" : "+r"(bases.of[1]));
-#  endif
+#    endif
   return bases;
 }
 
@@ -43,6 +44,7 @@ BNN_ALWAYS_INLINE bnn_slice bnn_slice_at(bnn_bases bases, size_t place) {
   s.v[1] = vld1q_u8(bases.of[1] + place);
   return s;
 }
+#  endif
 
 BNN_INLINE void bnn_slice_store(uint8_t *at, bnn_slice s) {
   vst1q_u8(at, s.v[0]);

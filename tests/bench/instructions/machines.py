@@ -62,6 +62,7 @@ MACHINES: tuple[Machine, ...] = (
         "cortex-m55", "mps3-an547", "-mfloat-abi=hard", _ALLOW, *(f"-Wl,--defsym={s}" for s in _FAR)
     ),
     Machine("aarch64", "aarch64-linux-gnu-", ("-static",), (), ("qemu-aarch64",)),
+    Machine("armv7-a", "arm-linux-gnueabihf-", ("-static", "-mfpu=neon"), (), ("qemu-arm",)),
     Machine(
         "riscv32",
         "riscv64-linux-gnu-",

@@ -119,7 +119,8 @@ def _functions(machine: Machine, program: Path) -> list[_Function]:
 
 
 def _owner(functions: Sequence[_Function], address: int) -> _Function:
-    return next(f for f in functions if f.start <= address < f.start + f.size)
+    nameless = _Function("(jumps to functions chosen as the program starts)", 0, 0)
+    return next((f for f in functions if f.start <= address < f.start + f.size), nameless)
 
 
 def _run(machine: Machine, program: Path, mark: int, folder: Path) -> list[list[tuple[int, int]]]:
