@@ -213,7 +213,7 @@ def test_every_band(
         packed = shared(graph, target, family)
         if any(isinstance(node.op, ClassSums) and node.op.taps.band for node in packed.nodes):
             models[what] = print_c(packed, f"m{len(models)}")
-    assert len(models) > len(dict(high()))
+    assert {what for what, _ in high()} <= models.keys()
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
 
 
