@@ -209,7 +209,12 @@ def _weight_tables(kernel: Node, op: Linear | ClassSums) -> tuple[str, ...]:
 
 
 def _kernel_name(op: Linear | ClassSums) -> str:
-    return f"shared sums of {op.k}, {op.slices}" if isinstance(op, ClassSums) else op.kernel
+    if not isinstance(op, ClassSums):
+        return op.kernel
+    parts = [f"shared sums of {op.k}", op.slices]
+    parts += [f"rows copied by {op.taps.band}"] if op.taps.band else []
+    parts += ["lists built"] if op.built else []
+    return ", ".join(parts)
 
 
 def _arithmetic(op: Linear | ClassSums) -> Arithmetic:

@@ -14,6 +14,7 @@ from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Pad, Reshape
 from bnncc.ir.types import Element, TensorType
 from bnncc.ir.window import Axis, Window
+from bnncc.passes.base import Family
 from bnncc.report import Arithmetic
 from tests.cli.builders import make_images, save
 from tests.models import add_sign, compilation, mlp
@@ -196,3 +197,22 @@ def test_a_layer_that_pads_for_a_pad_before_it_keeps_its_row():
     weights = build.constant("w", signs(8, 8, 3, 3), Element.F32)
     graph = build.build([build.node(Conv(Window((Axis(3),) * 2)), [x, weights], "y")])
     assert [layer.name for layer in compilation(graph).report.layers] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "name"),
+    [
+        (Family.DENSE, "bnn_xnor_1x4_w32__scalar"),
+        (Family.SHARED, "shared sums of 5, w32, rows copied by 1"),
+        (Family.LEAN, "shared sums of 5, w32, lists built"),
+    ],
+)
+def test_kernels_say_how(kernels, name):
+    build = GraphBuilder("one")
+    source = build.input("x", TensorType((1, 64, 12, 20), Element.F32))
+    weights = build.constant("w", signs(64, 64, 3, 3), Element.F32)
+    bits = add_sign(build, source, "sign")
+    window = Window((Axis(3, 1, 1, 1, 1),) * 2)
+    graph = build.build([build.node(Conv(window, 1), [bits, weights], "y")])
+    (layer,) = compilation(graph, "generic", kernels=kernels).report.layers
+    assert layer.kernel == name
