@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bnncc.ir.graph import Graph, Node, Rewrite
-from bnncc.ir.ops.kernels import Epilogue, MismatchScale, Move, PoolBits, XnorConv
+from bnncc.ir.ops.kernels import Epilogue, GatherBits, MismatchScale, Move, PoolBits, XnorConv
 from bnncc.ir.ops.shared_sums import PoolPlanes, SharedConv, SharedSums, Spread
 from bnncc.ir.storage import decode, encode, plane_count, unpack_bits
 from bnncc.ir.taps import TapPlanes
@@ -83,6 +83,23 @@ def _compares(epilogue: Epilogue) -> bool:
 def pitch_of(width: int) -> int:
     """Return how many bits a row of `width` pixels takes: whole words, or a part of one."""
     return next((bits for bits in (8, 16) if width <= bits), -(-width // 32) * 32)
+
+
+def regroups(graph: Graph, name: str) -> bool:
+    """Whether bits are those of another tensor, but that each group has words of its own."""
+    node, kind = graph.producers.get(name), graph.types[name]
+    if node is None or not isinstance(kind.layout, PackedChannels) or kind.layout.groups == 1:
+        return False
+    match node.op:
+        case Move(op=None):
+            pass
+        case GatherBits(channels=channels, places=None):
+            if channels != tuple((0, c) for c in range(kind.shape[1])):
+                return False
+        case _:
+            return False
+    plain = replace(kind, layout=replace(kind.layout, groups=1))
+    return graph.types[node.inputs[0]] == plain
 
 
 class _Sums(NamedTuple):
@@ -262,11 +279,7 @@ class _Sharing:
 
     def _ungrouped(self, name: str) -> str:
         """Return the tensor of which `name` holds the channels, each group in words of its own."""
-        kind, maker = self.graph.types[name], self.graph.producers.get(name)
-        if not isinstance(kind.layout, PackedChannels) or kind.layout.groups == 1 or not maker:
-            return name
-        plain = replace(kind, layout=replace(kind.layout, groups=1))
-        return maker.inputs[0] if self.graph.types[maker.inputs[0]] == plain else name
+        return self.graph.producers[name].inputs[0] if regroups(self.graph, name) else name
 
     def _as_pixels(
         self, name: str, layout: Layout, origin: tuple[str, ...]

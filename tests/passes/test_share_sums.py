@@ -7,8 +7,9 @@ import pytest
 
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops.elementwise import Step
-from bnncc.ir.ops.kernels import Move, PoolBits, XnorConv
+from bnncc.ir.ops.kernels import GatherBits, Move, PoolBits, XnorConv
 from bnncc.ir.ops.pool import MaxPool
+from bnncc.ir.ops.shape import Reshape, Transpose
 from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, SharedConv, SharedSums, Spread
 from bnncc.ir.types import CHANNELS_LAST, DENSE, Element, PixelPlanes, Planar, Stage
 from bnncc.ir.window import Axis, Window
@@ -168,3 +169,16 @@ def test_pools_between_layers_take_planes(window: Window, falling: bool, taken: 
         PoolPlanes if taken else PoolBits
     ]
     assert len(moves(after)) == (3 if taken else 5)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_groups_read_planes_of_the_channels_that_they_have(shuffled: bool) -> None:
+    """A shuffle of channels may be what gives groups words of their own."""
+    s = Sketch(shape=(1, 12, 5, 6))
+    bits = bits_of(s, "x", "s", channels=12)
+    if shuffled:
+        apart = s(Reshape((1, 3, 4, 5, 6)), bits)
+        bits = s(Reshape((1, 12, 5, 6)), s(Transpose((0, 2, 1, 3, 4)), apart), to="shuffled")
+    after = applied(s.done(binary(s, bits, 8, SAME, "y", groups=4))).graph
+    assert any(isinstance(node.op, ClassSums) for node in after.nodes)
+    assert any(isinstance(node.op, GatherBits) for node in after.nodes) == shuffled
