@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from bnncc.backend.program import Program
 from bnncc.ir.types import Array
 from bnncc.targets import target_named
-from tests.bench.instructions.cases import Case, Printed, printed
+from tests.bench.instructions.cases import Case, printed
 from tests.bench.instructions.machines import HERE, LEVEL, Machine, plugin
 
-__all__ = ["Count", "count"]
+__all__ = ["Count", "Model", "count", "counts"]
+
+
+class Model(Protocol):
+    """A program m in C, an input of bytes, and what it must return."""
+
+    program: Program
+    header: str
+    source: str
+    feed: Array
+    expected: Array
 
 
 @dataclass(frozen=True)
@@ -59,11 +72,7 @@ def count(machine: Machine, case: Case, folder: Path) -> Count:
         subprocess.CalledProcessError: it does not compile, or returned something else.
     """
     model = printed(case, target_named(machine.target))
-    folder.mkdir(parents=True, exist_ok=True)
-    program = _build(machine, model, folder)
-    functions = _functions(machine, program)
-    mark = next(f.start for f in functions if f.name == "mark")
-    blocks = _run(machine, program, mark, folder)
+    functions, blocks = _counted(machine, model, folder)
     ran: Counter[_Function] = Counter()
     for index in model.layers:
         for address, instructions in blocks[1 + index]:
@@ -79,7 +88,29 @@ def count(machine: Machine, case: Case, folder: Path) -> Count:
     )
 
 
-def _build(machine: Machine, model: Printed, folder: Path) -> Path:
+def counts(machine: Machine, model: Model, folder: Path) -> list[int]:
+    """Return how many instructions each layer of a model takes; its result must be right.
+
+    Raises:
+        subprocess.CalledProcessError: it does not compile, or returned something else.
+    """
+    _, blocks = _counted(machine, model, folder)
+    totals = iter([sum(n for _, n in block) for block in blocks[1:]])
+    return [sum(itertools.islice(totals, len(n.outputs))) for n in model.program.layers]
+
+
+def _counted(
+    machine: Machine, model: Model, folder: Path
+) -> tuple[list[_Function], list[list[tuple[int, int]]]]:
+    """Return a model's functions, and what `_run` says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = _build(machine, model, folder)
+    functions = _functions(machine, program)
+    mark = next(f.start for f in functions if f.name == "mark")
+    return functions, _run(machine, program, mark, folder)
+
+
+def _build(machine: Machine, model: Model, folder: Path) -> Path:
     (folder / "m.h").write_text(model.header, encoding="utf-8")
     (folder / "m.c").write_text(model.source, encoding="utf-8")
     (folder / "vectors.h").write_text(_vectors(model), encoding="utf-8")
@@ -91,7 +122,7 @@ def _build(machine: Machine, model: Printed, folder: Path) -> Path:
     return program
 
 
-def _vectors(model: Printed) -> str:
+def _vectors(model: Model) -> str:
     def array(kind: str, name: str, values: Array) -> str:
         return f"static const {kind} {name}[] = {{{','.join(map(str, values.ravel().tolist()))}}};"
 
