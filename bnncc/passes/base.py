@@ -40,6 +40,8 @@ class Exactness(enum.Enum):
 class Family(enum.Enum):
     """Which kernels compute a layer's sums of bits."""
 
+    AUTO = "auto"
+    """Whichever suits the whole network best, see `bnncc.layouts`."""
     DENSE = "dense"
     """XNOR and popcount on words of channels."""
     SHARED = "shared"
@@ -54,25 +56,35 @@ class Context:
 
     Attributes:
         target, sign_zero: see there.
-        families: the kernel family of layers, by one of their source nodes; "*" stands for all.
+        families: the kernel family of layers, by one of their source nodes; "*" stands for all
+            others, which are AUTO without it.
+        pixels: the first results of the nodes that are to take kernels of family B, once that is
+            chosen for all; before, None, and family B is for layers of which it was demanded.
     """
 
     target: Target
     sign_zero: SignZero = SignZero.AUTO
     families: Mapping[str, Family] = field(default_factory=dict)
+    pixels: frozenset[str] | None = None
 
-    def shares(self, origin: Sequence[str]) -> bool:
-        """Whether a layer of these source nodes is to take kernels of family B."""
-        return self._asked(origin) in {Family.SHARED, Family.LEAN}
+    def demanded(self, origin: Sequence[str]) -> Family:
+        """Return the kernel family that was asked for of a layer of these source nodes."""
+        asked = (self.families[name] for name in (*origin, "*") if name in self.families)
+        return next(asked, Family.AUTO)
+
+    def shares(self, result: str, origin: Sequence[str]) -> bool:
+        """Whether a layer with this first result is to take kernels of family B."""
+        if self.pixels is not None:
+            return result in self.pixels
+        return self.demanded(origin) in {Family.SHARED, Family.LEAN}
 
     def builds_lists(self, origin: Sequence[str]) -> bool:
         """Whether such a layer is to build its lists as it runs."""
-        return self._asked(origin) is Family.LEAN
+        return self.demanded(origin) is Family.LEAN
 
-    def _asked(self, origin: Sequence[str]) -> Family | None:
-        """Return the kernel family asked for, if any is."""
-        asked = [self.families[name] for name in (*origin, "*") if name in self.families]
-        return asked[0] if asked else None
+    def pools_planes(self, result: str) -> bool:
+        """Whether a pool of bits is to take them from planes of pixels, where it finds these."""
+        return self.pixels is None or result in self.pixels
 
 
 @dataclass(frozen=True)

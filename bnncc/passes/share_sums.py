@@ -42,7 +42,7 @@ from bnncc.passes.eliminate_dead import without_dead
 from bnncc.passes.sharing import best_group_size, group_starts, listed
 from bnncc.targets import Target
 
-__all__ = ["SHARE_SUMS"]
+__all__ = ["SHARE_SUMS", "pitch_of", "regroups"]
 
 
 def _apply(graph: Graph, context: Context) -> Outcome:
@@ -50,12 +50,12 @@ def _apply(graph: Graph, context: Context) -> Outcome:
     refusals: list[Refusal] = []
     for node in graph.nodes:
         reason = "not asked for"
-        if isinstance(node.op, XnorConv) and context.shares(node.origin):
+        if isinstance(node.op, XnorConv) and context.shares(node.outputs[0], node.origin):
             reason = _misfit(graph, node, node.op) or sharing.share(node, node.op)
             if reason:
                 refusals.append(Refusal(node.name, node.origin, f"no shared sums: {reason}"))
-        if isinstance(node.op, PoolBits) and sharing.pool(node, node.op):
-            reason = ""
+        if isinstance(node.op, PoolBits) and context.pools_planes(node.output):
+            reason = "" if sharing.pool(node, node.op) else reason
         if reason:
             sharing.keep(node)
     shared = sharing.rewrite.finish()

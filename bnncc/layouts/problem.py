@@ -1,0 +1,240 @@
+"""What there is to choose in a network: layers of two kernel families, and moves between them.
+
+Every layer and pool of bits that can be computed either way gets one of two labels, packed
+channels or planes of pixels. It costs what its label costs; a tensor that is made in one layout
+and read in the other is moved, once, however many read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bnncc.backend.lower import lower
+from bnncc.backend.program import Layer, Program
+from bnncc.ir.graph import Graph, Node
+from bnncc.ir.ops.kernels import PoolBits, XnorConv
+from bnncc.layouts.costs import Cost, Size, cost_of_layers, cost_of_move, in_pixels, size_of
+from bnncc.layouts.cuts import Tie, cheapest_labels
+from bnncc.passes.base import Context, Family
+from bnncc.passes.share_sums import SHARE_SUMS, regroups
+from bnncc.targets import Costs, costs_of
+
+__all__ = ["Conversion", "Either", "Price", "Problem", "Total"]
+
+_NEVER = 1 << 400
+"""More than any network costs, whatever is counted."""
+
+Price = Callable[[Cost], int]
+"""What to spend least of, in whole numbers, so that sums are exact."""
+
+
+@dataclass(frozen=True)
+class Either:
+    """A layer, or a pool of bits, and what it takes in each family.
+
+    Attributes:
+        result: its first.
+        origin: its source nodes.
+        pool: whether it is a pool.
+        demanded: the family that the user asked for.
+        dense: what it takes on packed channels.
+        shared: what it takes on planes of pixels; None where it cannot.
+        refusal: why it cannot, or "".
+    """
+
+    result: str
+    origin: tuple[str, ...]
+    pool: bool
+    demanded: Family
+    dense: Cost
+    shared: Cost | None
+    refusal: str
+
+    def prices(self, price: Price, *, barred: bool) -> tuple[int, int]:
+        """Return what the labels cost; one that may not be chosen costs too much.
+
+        What the user demanded is not `barred` from planes.
+        """
+        if self.shared is None or self.demanded is Family.DENSE:
+            return price(self.dense), _NEVER
+        if self.demanded is Family.SHARED:
+            return _NEVER, price(self.shared)
+        return price(self.dense), _NEVER if barred else price(self.shared)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A tensor that may have to be moved: made by one, read by others.
+
+    Attributes:
+        tensor: its name.
+        maker, readers: indices of eithers, counted from 1; 0 stands for all other nodes.
+        there, back: what moving it takes, to pixels and to channels.
+    """
+
+    tensor: str
+    maker: int
+    readers: tuple[int, ...]
+    there: Cost
+    back: Cost
+
+    def paid(self, labels: Sequence[bool]) -> Cost | None:
+        """Return what it takes, given the label of each index, or None if it is not moved."""
+        made = labels[self.maker]
+        if all(labels[reader] == made for reader in self.readers):
+            return None
+        return self.back if made else self.there
+
+
+@dataclass(frozen=True)
+class Total:
+    """What was predicted of labels: time, and flash of all that the labels decide."""
+
+    time: float
+    flash: int
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A network before its layouts are chosen.
+
+    Attributes:
+        graph: PACKED, every layer on packed channels.
+        context: what the user asked for.
+        costs: of the target.
+        eithers, conversions: what there is to choose, and to pay.
+    """
+
+    graph: Graph
+    context: Context
+    costs: Costs
+    eithers: tuple[Either, ...]
+    conversions: tuple[Conversion, ...]
+
+    @classmethod
+    def of(cls, graph: Graph, context: Context) -> Problem:
+        """Return what there is to choose in a graph."""
+        costs = costs_of(context.target)
+        eithers = tuple(_eithers(graph, context, costs))
+        conversions = tuple(_conversions(graph, eithers, costs, context.target.slices.lanes))
+        return cls(graph, context, costs, eithers, conversions)
+
+    def cheapest(self, price: Price, barred: frozenset[str] = frozenset()) -> frozenset[str]:
+        """Return the results of those to be computed on planes of pixels, for the least price.
+
+        Args:
+            price: see there.
+            barred: results of those that must stay on packed channels, unless demanded otherwise.
+        """
+        prices = [(0, _NEVER)]
+        prices += [e.prices(price, barred=e.result in barred) for e in self.eithers]
+        ties = [Tie(c.maker, c.readers, price(c.there), price(c.back)) for c in self.conversions]
+        pools = {e.result: i for i, e in enumerate(self.eithers, 1) if e.pool}
+        for node in self.graph.nodes:
+            if (pool := pools.get(node.outputs[0])) is not None:  # it needs planes to read
+                maker = self._indices[node.inputs[0]]
+                ties.append(Tie(maker, (pool,), _NEVER, 0))
+        labels = cheapest_labels(prices, ties)[1:]
+        return frozenset(e.result for e, on in zip(self.eithers, labels, strict=True) if on)
+
+    @property
+    def _indices(self) -> Mapping[str, int]:
+        return _indices(self.graph, self.eithers)
+
+    def moved(self, pixels: frozenset[str]) -> list[tuple[Conversion, Cost]]:
+        """Return the tensors that are moved, and what that takes."""
+        labels = [False, *(e.result in pixels for e in self.eithers)]
+        paid = ((c, c.paid(labels)) for c in self.conversions)
+        return [(c, cost) for c, cost in paid if cost is not None]
+
+    def total(self, pixels: frozenset[str]) -> Total:
+        """Return what is predicted."""
+        chosen = [e.shared if e.result in pixels else e.dense for e in self.eithers]
+        all_of = [c for c in chosen if c is not None] + [cost for _, cost in self.moved(pixels)]
+        return Total(sum(c.time for c in all_of), sum(c.flash for c in all_of))
+
+    def program(self, pixels: frozenset[str]) -> Program:
+        """Return the program for a choice."""
+        context = replace(self.context, pixels=pixels)
+        return lower(SHARE_SUMS.apply(self.graph, context).graph, self.graph.name, ())
+
+    def size(self, pixels: frozenset[str]) -> Size:
+        """Return what the program for a choice takes."""
+        return size_of(self.program(pixels), self.costs)
+
+
+def _eithers(graph: Graph, context: Context, costs: Costs) -> Iterator[Either]:
+    """Yield what can be computed either way, and layers of bits that were found not to be."""
+    nodes = [node for node in graph.nodes if isinstance(node.op, XnorConv | PoolBits)]
+    wanted = [node for node in nodes if context.demanded(node.origin) is not Family.DENSE]
+    everything = frozenset(node.outputs[0] for node in wanted)
+    outcome = SHARE_SUMS.apply(graph, replace(context, pixels=everything))
+    refusals = {refusal.node: refusal.reason for refusal in outcome.refusals}
+    dense = _by_result(lower(graph, graph.name, ()))
+    shared = dense if outcome.graph is graph else _by_result(lower(outcome.graph, graph.name, ()))
+    for node in nodes:
+        result = node.outputs[0]
+        layer = shared[result]
+        taken = layer.template in ("shared_sums.c.j2", "pool_planes.c.j2")
+        pool = isinstance(node.op, PoolBits)
+        if pool and not taken:
+            continue
+        copied = shared.get(layer.inputs[0].buffer.tensor)
+        together = [copied, layer] if copied and copied.template == "spread.c.j2" else [layer]
+        yield Either(
+            result,
+            node.origin,
+            pool,
+            Family.AUTO if pool else context.demanded(node.origin),
+            cost_of_layers([dense[result]], costs),
+            cost_of_layers(together, costs) if taken else None,
+            refusals.get(node.name, ""),
+        )
+
+
+def _by_result(program: Program) -> dict[str, Layer]:
+    return {layer.outputs[0].buffer.tensor: layer for layer in program.layers}
+
+
+def _indices(graph: Graph, eithers: Sequence[Either]) -> dict[str, int]:
+    """Return the index of what makes each tensor; 0 for what is not chosen."""
+    by_result = {either.result: i for i, either in enumerate(eithers, 1)}
+    return {
+        name: by_result.get(node.outputs[0], 0) for node in graph.nodes for name in node.outputs
+    } | dict.fromkeys((*graph.inputs, *graph.constants), 0)
+
+
+def _conversions(
+    graph: Graph, eithers: Sequence[Either], costs: Costs, lanes: int
+) -> Iterator[Conversion]:
+    indices = _indices(graph, eithers)
+    for name, kind in graph.types.items():
+        if graph.is_constant(name) or regroups(graph, name):
+            continue
+        readers = {_reading(node, name, indices) for node, name in _readers(graph, name)}
+        readers |= {0} if name in graph.outputs else set()
+        if not indices[name] and readers <= {0}:
+            continue
+        pixels = in_pixels(kind, lanes)
+        there, back = cost_of_move(kind, pixels, costs), cost_of_move(pixels, kind, costs)
+        yield Conversion(name, indices[name], tuple(sorted(readers)), there, back)
+
+
+def _readers(graph: Graph, name: str) -> Iterator[tuple[Node, str]]:
+    """Yield who reads a tensor, and what as: perhaps with words of its own for each group."""
+    for node in graph.consumers[name]:
+        if regroups(graph, node.outputs[0]):
+            yield from ((reader, node.output) for reader in graph.consumers[node.output])
+        else:
+            yield node, name
+
+
+def _reading(node: Node, name: str, indices: Mapping[str, int]) -> int:
+    """Return the index of a reader, 0 if it reads the tensor in a layout that is not chosen."""
+    index = indices[node.outputs[0]]
+    if isinstance(node.op, XnorConv):
+        own = node.op.own_operands
+        read = (node.inputs[0], *node.inputs[own : own + node.op.epilogue.variables])
+        return index if name in read else 0
+    return index if node.inputs[0] == name else 0

@@ -1,0 +1,116 @@
+"""The choice for a goal: the fastest, the smallest, within limits, and as demanded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bnncc.errors import UnsupportedModelError
+from bnncc.layouts import Choice, Goal, Optimize, Problem, Size, choose
+from bnncc.passes.base import Family
+from tests.layouts.test_problem import branches, choices, pooled, problem_of
+from tests.passes.convolutions import residual
+
+TARGET = "cortex-m4"
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return problem_of(branches(), TARGET)
+
+
+@pytest.fixture(scope="module")
+def sizes(problem: Problem) -> dict[frozenset[str], Size]:
+    """What the program of every choice takes."""
+    return {pixels: problem.size(pixels) for pixels in choices(problem)}
+
+
+def test_the_fastest_and_the_smallest_differ(
+    problem: Problem, sizes: dict[frozenset[str], Size]
+) -> None:
+    fast, small = (choose(problem, Goal(optimize)) for optimize in Optimize)
+    times = {pixels: problem.total(pixels).time for pixels in sizes}
+    assert times[fast.pixels] == pytest.approx(min(times.values()))
+    flash = {pixels: problem.total(pixels).flash for pixels in sizes}
+    assert flash[small.pixels] == min(flash.values())
+    assert flash[small.pixels] < flash[fast.pixels]
+    assert fast.time == pytest.approx(times[fast.pixels])
+
+
+def test_a_demand_overrules_what_is_cheaper() -> None:
+    shared = problem_of(branches(), TARGET, **{"*": Family.SHARED})
+    everything = choose(shared, Goal(Optimize.SIZE)).pixels
+    assert everything == {e.result for e in shared.eithers if e.shared}
+    dense = problem_of(branches(), TARGET, **{"*": Family.DENSE})
+    assert choose(dense, Goal()).pixels == set()
+    one = problem_of(branches(), TARGET, **{"*": Family.SHARED, "the y24": Family.DENSE})
+    (result,) = (e.result for e in one.eithers if "the y24" in e.origin)
+    assert choose(one, Goal()).pixels == everything - {result}
+
+
+def test_what_cannot_share_is_asked_only_on_demand() -> None:
+    def refused(choice: Choice) -> frozenset[str]:
+        return choice.asked - choice.pixels
+
+    assert not refused(choose(problem_of(ternary(), TARGET), Goal()))
+    demanded = problem_of(ternary(), TARGET, **{"*": Family.SHARED})
+    assert len(refused(choose(demanded, Goal()))) == 1
+    assert {e.refusal for e in demanded.eithers if e.shared is None} == {
+        "no shared sums: some of its weights are not +-1"
+    }
+
+
+@pytest.mark.parametrize("kind", ["flash", "ram"])
+def test_limits_are_kept_by_the_fastest_that_fits(
+    problem: Problem, sizes: dict[frozenset[str], Size], kind: str
+) -> None:
+    """On every limit that some choice just keeps; trading need not find the very fastest."""
+    limits = sorted({getattr(size, kind) for size in sizes.values()})
+    assert len(limits) > 4
+    for limit in limits:
+        choice = choose(problem, Goal(**{f"max_{kind}": limit}))
+        assert getattr(sizes[choice.pixels], kind) <= limit
+        fitting = [p for p, size in sizes.items() if getattr(size, kind) <= limit]
+        fastest = min(problem.total(pixels).time for pixels in fitting)
+        assert choice.time <= 1.25 * fastest
+    assert choice.pixels == choose(problem, Goal()).pixels
+
+
+@pytest.mark.parametrize("kind", ["flash", "ram"])
+@pytest.mark.parametrize("build", [branches, pooled, residual])
+def test_a_refusal_names_what_would_fit(build, kind: str) -> None:
+    problem = problem_of(build(), TARGET)
+    with pytest.raises(UnsupportedModelError, match="does not fit") as caught:
+        choose(problem, Goal(**{f"max_{kind}": 100}))
+    (found,) = caught.value.diagnostics
+    assert found.code == "BNN031"
+    least = int(re.fullmatch(rf"the least that fits: --max-{kind} (\d+)", found.help)[1])
+    assert f"{least:,} bytes" in found.why
+    assert "the most is" in found.why
+    choice = choose(problem, Goal(**{f"max_{kind}": least}))
+    assert getattr(problem.size(choice.pixels), kind) == least
+    with pytest.raises(UnsupportedModelError):
+        choose(problem, Goal(**{f"max_{kind}": least - 1}))
+
+
+def test_both_limits_are_refused_together() -> None:
+    problem = problem_of(branches(), TARGET)
+    with pytest.raises(UnsupportedModelError) as caught:
+        choose(problem, Goal(max_flash=10, max_ram=10))
+    assert [d.what for d in caught.value.diagnostics] == [
+        "the program does not fit into 10 bytes of flash",
+        "the program does not fit into 10 bytes of RAM",
+    ]
+
+
+def ternary():
+    """Two layers, the second of which has weights that are 0."""
+    from bnncc.ir.ops.elementwise import Step  # noqa: F401
+    from tests.ir.sketch import Sketch
+    from tests.layouts.test_problem import limits
+    from tests.passes.convolutions import SAME, binary, bits_of
+
+    s = Sketch(shape=(1, 16, 12, 12))
+    binary(s, bits_of(s, "x", "s", channels=16), 16, SAME, "a")
+    return s.done(binary(s, limits(s, 16), 8, SAME, "y", zeros="few"))
