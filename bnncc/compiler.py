@@ -24,12 +24,13 @@ from bnncc.errors import ToolchainError, UsageError, printable
 from bnncc.frontends.inputs import InputSpec, declare_inputs, parse_input_spec
 from bnncc.ir.graph import Graph
 from bnncc.ir.text import format_graph
+from bnncc.layouts import Choice, Goal, Optimize, Problem, Size, choose, size_of
 from bnncc.passes.base import Context, Family, SignZero
 from bnncc.pipeline import PIPELINE, Lowered, run_pipeline
 from bnncc.report import LostSignWarning, Report, find_suspects, make_report
 from bnncc.report.layers import titles
 from bnncc.report.parameters import parameter_names
-from bnncc.targets import Target, host_target, target_named
+from bnncc.targets import Target, costs_of, host_target, target_named
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +70,10 @@ class Options:
             names: the C, and what `verify` compares with, are then the model so repaired.
         insert_sign_at: layers, as reports call them or by their nodes, whose input gets one.
         kernels: kernel families, each as `[LAYER=]FAMILY`, see `Family`; without a layer it is that
-            of all others.
+            of all others, which else are "auto": the compiler chooses.
+        optimize: what it chooses by, "speed" or "size", see `Optimize`.
+        max_flash, max_ram: bytes that the C may take, code (an estimate) and stack included; None
+            for any.
         dump_dir: where to write the graph after every pass, or None.
     """
 
@@ -81,6 +85,9 @@ class Options:
     insert_sign: bool = False
     insert_sign_at: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
+    optimize: str = Optimize.SPEED.value
+    max_flash: int | None = None
+    max_ram: int | None = None
     dump_dir: Path | None = None
 
 
@@ -93,6 +100,7 @@ class Compilation:
         lowered: the packed graph and what the passes had to say.
         certificate, report: see there.
         target: what it was compiled for.
+        size: of flash and RAM, the code's an estimate.
         inputs: the inputs declared as bytes, by name.
         oracle: the user's own model, batch 1, for verify; with `certificate.edits` made in it.
     """
@@ -104,6 +112,7 @@ class Compilation:
     certificate: Certificate
     report: Report
     target: Target
+    size: Size
     inputs: Mapping[str, InputSpec]
     oracle: onnx.ModelProto
 
@@ -187,6 +196,7 @@ def compile_in_memory(
     model_name, read = _reader(model, example_inputs)
     target = target_named(options.target) if options.target else host_target()
     sign_zero, families = _sign_zero(options.sign_zero), _families(options.kernels)
+    goal = _goal(options)
     declared = _declared(options.inputs)
     name = identifier(options.name or model_name.split(".")[0])
     clock = _Clock()
@@ -196,12 +206,17 @@ def compile_in_memory(
     clock.lap("read")
     context = Context(target, sign_zero, _by_node(families, imported))
 
-    def pipeline(graph: Graph) -> Lowered:
-        return run_pipeline(graph, context, _observer(graph, options.dump_dir, progress))
+    def pipeline(graph: Graph, goal: Goal) -> Lowered:
+        def chosen(graph: Graph, context: Context) -> Choice:
+            return choose(Problem.of(graph, context), goal)
 
-    imported, edits, notes = _repaired(imported, options, declared, pipeline)
+        return run_pipeline(graph, context, _observer(graph, options.dump_dir, progress), chosen)
+
+    imported, edits, notes = _repaired(
+        imported, options, declared, lambda graph: pipeline(graph, Goal())
+    )
     graph = declare_inputs(imported.graph, declared)
-    lowered = pipeline(graph)
+    lowered = pipeline(graph, goal)
     clock.lap("passes")
 
     progress("writing C", len(PIPELINE) + 1, len(PIPELINE) + 2)
@@ -230,6 +245,7 @@ def compile_in_memory(
             edits=edits,
         ),
         target=target,
+        size=size_of(program, costs_of(target)),
         inputs={input_name or only: spec for input_name, spec in declared.items()},
         oracle=imported.source,
     )
@@ -354,6 +370,16 @@ def _sign_zero(text: str) -> SignZero:
         raise UsageError("BNN020", what, help=f"choose one of: {known}") from None
 
 
+def _goal(options: Options) -> Goal:
+    try:
+        optimize = Optimize(options.optimize)
+    except ValueError:
+        known = ", ".join(choice.value for choice in Optimize)
+        what = f'nothing is optimised for "{printable(options.optimize)}"'
+        raise UsageError("BNN020", what, help=f"choose one of: {known}") from None
+    return Goal(optimize, options.max_flash, options.max_ram)
+
+
 def _families(texts: Sequence[str]) -> dict[str, Family]:
     """Return the kernel families asked for, by layer; "*" stands for all."""
     found: dict[str, Family] = {}
@@ -382,6 +408,9 @@ def _banner(
     chosen = [f"--target {target.name}"]
     chosen += [f"--input {text}" for text in options.inputs]
     chosen += [f"--kernel {text}" for text in options.kernels]
+    chosen += [f"--optimize {options.optimize}"] if options.optimize != Options.optimize else []
+    for option, limit in (("flash", options.max_flash), ("ram", options.max_ram)):
+        chosen += [f"--max-{option} {limit}"] if limit is not None else []
     chosen += [f"--sign-zero {options.sign_zero}"] if options.sign_zero != "auto" else []
     chosen += ["--insert-sign"] if options.insert_sign else []
     chosen += [f"--insert-sign-at {layer}" for layer in options.insert_sign_at]

@@ -197,6 +197,12 @@ EXPLANATIONS: dict[str, str] = {
         "A layer has no kernel: after all passes it is still in a form that no kernel implements. "
         "The message names the layer and the operation that is missing."
     ),
+    "BNN031": (
+        "The program does not fit into --max-flash or --max-ram, whichever kernels its layers "
+        "take. Flash is that of all constants, which is exact, and of the code, an estimate; RAM "
+        "is the arena and a bound on the stack. The message says what the smallest takes, and what "
+        "most of that is for. Layers given by --kernel LAYER=shared stay as given."
+    ),
     "BNN040": (
         "No C compiler was found. bnncc compile needs none; verify, load and the demo do. Install "
         "gcc or clang, or name one in the environment variable CC."

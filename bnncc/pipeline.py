@@ -15,6 +15,7 @@ from bnncc.ir.graph import Graph
 from bnncc.ir.interpret import run as interpret
 from bnncc.ir.order import Order
 from bnncc.ir.types import Array, Element, Stage, TensorType
+from bnncc.layouts import Choice
 from bnncc.passes.absorb_movement import ABSORB_MOVEMENT
 from bnncc.passes.absorb_pads import ABSORB_PADS
 from bnncc.passes.base import Context, Outcome, Pass, Refusal
@@ -62,7 +63,7 @@ PIPELINE: tuple[Pass, ...] = (
     CANONICAL_AFFINE,  # what could not be folded, in the form that epilogues take
     HOIST_SHORTCUTS,  # last, for kernels are made of what comes before them in the graph
     LOWER_KERNELS,  # takes every node that is left into a kernel, or refuses
-    SHARE_SUMS,  # chooses among kernels for layers that have one each by then
+    SHARE_SUMS,  # gives layers that have a kernel each by then the other family's, where chosen
     ROLL_ROWS,  # needs the copies, and lists of all groups: their entries move
     LEAN_LISTS,  # needs the lists, to hold what can be built against what is ready
 )
@@ -80,11 +81,13 @@ class Lowered:
         graph: at stage PACKED.
         folded: the graph once thresholds were folded, for verify: its accumulators are those of the
             certificates.
+        choice: which layouts were chosen, where that was left to the compiler.
         certificates, refusals, assumptions, orders: of all passes, in order.
     """
 
     graph: Graph
     folded: Graph
+    choice: Choice | None
     certificates: tuple[LayerCertificate, ...]
     refusals: tuple[Refusal, ...]
     assumptions: tuple[Assumption, ...]
@@ -115,7 +118,10 @@ def run_pass(step: Pass, graph: Graph, context: Context) -> Outcome:
 
 
 def run_pipeline(
-    graph: Graph, context: Context, observe: Callable[[str, Graph], None] = lambda *_: None
+    graph: Graph,
+    context: Context,
+    observe: Callable[[str, Graph], None] = lambda *_: None,
+    choose: Callable[[Graph, Context], Choice] | None = None,
 ) -> Lowered:
     """Lower a FLOAT graph to PACKED.
 
@@ -123,16 +129,21 @@ def run_pipeline(
         graph: well-formed, at stage FLOAT.
         context: what the user asked for.
         observe: called with each pass's name and the graph it left.
+        choose: given the graph before its layouts are chosen, chooses them; without it, only layers
+            of which family B was demanded take it.
 
     Raises:
-        UnsupportedModelError: a layer has no kernel.
+        UnsupportedModelError: a layer has no kernel, or what `choose` raises.
         InternalError: a pass broke its contract.
     """
     outcomes: list[Outcome] = []
-    folded = graph
+    folded, choice = graph, None
     for step in PIPELINE:
         if step.requires is not graph.stage:
             graph = _promoted(graph, step.requires)
+        if step is SHARE_SUMS and choose is not None:
+            choice = choose(graph, context)
+            context = dataclasses.replace(context, pixels=choice.asked)
         outcome = run_pass(step, graph, context)
         graph = outcome.graph
         outcomes.append(outcome)
@@ -144,6 +155,7 @@ def run_pipeline(
     return Lowered(
         packed,
         folded,
+        choice,
         tuple(c for o in outcomes for c in o.certificates),
         tuple(r for o in outcomes for r in o.refusals),
         tuple(a for o in outcomes for a in o.assumptions),

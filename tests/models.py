@@ -18,10 +18,11 @@ from bnncc.ir.graph import Graph, GraphBuilder
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import MatMul
 from bnncc.ir.types import Array, Element, TensorType
+from bnncc.layouts import size_of
 from bnncc.passes.base import Context, Family, SignZero
 from bnncc.pipeline import run_pipeline
 from bnncc.report import make_report
-from bnncc.targets import target_named
+from bnncc.targets import costs_of, target_named
 
 IMAGE = InputSpec(1 / 127.5, -1.0)
 """How uint8 inputs are decoded: 0..255 to about -1..1, with roundings that real cameras give."""
@@ -138,6 +139,7 @@ def compilation(
         certificate=Certificate("", __version__, lowered.assumptions, lowered.certificates),
         report=make_report(graph, lowered, program, target=machine.name, notes=(), seconds={}),
         target=machine,
+        size=size_of(program, costs_of(machine)),
         inputs=inputs,
         oracle=onnx.ModelProto(),
     )

@@ -23,8 +23,11 @@ from bnncc.cli.options import (
     InsertSign,
     InsertSignAt,
     Kernels,
+    MaxFlash,
+    MaxRam,
     ModelFile,
     Name,
+    OptimizeFor,
     OutputFolder,
     Samples,
     Seed,
@@ -35,8 +38,8 @@ from bnncc.cli.options import (
 )
 from bnncc.cli.progress import progress_bar
 from bnncc.cli.warned import show_warnings, shown_not_warned
+from bnncc.compiler import Options, compile_in_memory
 from bnncc.compiler import compile as compile_model
-from bnncc.compiler import compile_in_memory
 
 __all__ = ["app", "main"]
 
@@ -93,6 +96,9 @@ def _compile(
     insert_sign: InsertSign = False,
     insert_sign_at: InsertSignAt = NONE_DECLARED,
     kernels: Kernels = NONE_DECLARED,
+    optimize: OptimizeFor = Options.optimize,
+    max_flash: MaxFlash = None,
+    max_ram: MaxRam = None,
     certificate: CertificateFile = None,
     dump_dir: DumpFolder = None,
     as_json: AsJson = False,
@@ -108,6 +114,9 @@ def _compile(
             insert_sign=insert_sign,
             insert_sign_at=insert_sign_at,
             kernels=kernels,
+            optimize=optimize,
+            max_flash=max_flash,
+            max_ram=max_ram,
             dump_dir=dump_dir,
         )
         with progress_bar() as progress, shown_not_warned():
@@ -133,8 +142,19 @@ def _inspect(
     insert_sign: InsertSign = False,
     insert_sign_at: InsertSignAt = NONE_DECLARED,
     kernels: Kernels = NONE_DECLARED,
+    optimize: OptimizeFor = Options.optimize,
+    max_flash: MaxFlash = None,
+    max_ram: MaxRam = None,
     graph: Annotated[
         bool, typer.Option("--graph", help="Also print the packed graph, operation by operation.")
+    ] = False,
+    with_kernels: Annotated[
+        bool,
+        typer.Option(
+            "--kernels",
+            help="Also print which kernels each layer of bits takes, what the others would take, "
+            "and where tensors change their layout.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -149,13 +169,20 @@ def _inspect(
             insert_sign=insert_sign,
             insert_sign_at=insert_sign_at,
             kernels=kernels,
+            optimize=optimize,
+            max_flash=max_flash,
+            max_ram=max_ram,
         )
         with progress_bar() as progress:
             compilation = compile_in_memory(model, options, progress)
         if as_json:
-            print_json(compiled.inspection_json(compilation, with_graph=graph))
+            print_json(
+                compiled.inspection_json(compilation, with_graph=graph, with_kernels=with_kernels)
+            )
         else:
-            compiled.show_inspection(results(), compilation, model, with_graph=graph)
+            compiled.show_inspection(
+                results(), compilation, model, with_graph=graph, with_kernels=with_kernels
+            )
         show_warnings(compilation.report.warnings)
 
 
@@ -171,6 +198,9 @@ def _verify(
     insert_sign: InsertSign = False,
     insert_sign_at: InsertSignAt = NONE_DECLARED,
     kernels: Kernels = NONE_DECLARED,
+    optimize: OptimizeFor = Options.optimize,
+    max_flash: MaxFlash = None,
+    max_ram: MaxRam = None,
     data: DataFile = None,
     samples: Samples = None,
     seed: Seed = None,
@@ -192,6 +222,9 @@ def _verify(
             insert_sign=insert_sign,
             insert_sign_at=insert_sign_at,
             kernels=kernels,
+            optimize=optimize,
+            max_flash=max_flash,
+            max_ram=max_ram,
         )
         chosen = verified.samples_of(data, samples, seed)
         with progress_bar() as progress, shown_not_warned():

@@ -23,6 +23,7 @@ from bnncc.cli.console import (
     show_table,
 )
 from bnncc.cli.failures import diagnostics_json
+from bnncc.cli.kernels import kernels_json, show_kernels
 from bnncc.compiler import Artifact, Compilation, Options
 from bnncc.errors import printable
 from bnncc.ir.text import format_graph
@@ -51,7 +52,12 @@ def show_artifact(
 
 
 def show_inspection(
-    console: Console, compilation: Compilation, model: Path, *, with_graph: bool
+    console: Console,
+    compilation: Compilation,
+    model: Path,
+    *,
+    with_graph: bool,
+    with_kernels: bool,
 ) -> None:
     """Print the layers, what is not on bits and why, and what all of it takes."""
     report = compilation.report
@@ -67,6 +73,8 @@ def show_inspection(
     known = {(layer.name, layer.reason) for layer in report.layers}
     left = [(names, why) for names, why in report.refusals if not _is_known(names, why, known)]
     items(console, "Left as it was", [("-", f"{names}: {why}") for names, why in left])
+    if with_kernels:
+        show_kernels(console, compilation)
     if with_graph:
         console.print()
         console.print(Text(safe(format_graph(compilation.lowered.graph)), end=""), soft_wrap=True)
@@ -85,13 +93,16 @@ def artifact_json(artifact: Artifact, certificate: Path | None) -> dict[str, Any
     }
 
 
-def inspection_json(compilation: Compilation, *, with_graph: bool) -> dict[str, Any]:
+def inspection_json(
+    compilation: Compilation, *, with_graph: bool, with_kernels: bool
+) -> dict[str, Any]:
     """Return what `inspect` shows, as plain values."""
     value = {
         **_interface_json(compilation),
         "report": compilation.report.as_json(),
         "warnings": diagnostics_json(compilation.report.warnings),
     }
+    value |= {"kernels": kernels_json(compilation)} if with_kernels else {}
     return value | ({"graph": format_graph(compilation.lowered.graph)} if with_graph else {})
 
 
@@ -261,6 +272,9 @@ def _next(model: Path, options: Options) -> Text:
     words += ["--insert-sign"] if options.insert_sign else []
     words += [word for layer in options.insert_sign_at for word in ("--insert-sign-at", layer)]
     words += [word for text in options.kernels for word in ("--kernel", text)]
+    words += ["--optimize", options.optimize] if options.optimize != Options.optimize else []
+    for option, limit in (("--max-flash", options.max_flash), ("--max-ram", options.max_ram)):
+        words += [option, str(limit)] if limit is not None else []
     edited = options.insert_sign or options.insert_sign_at
     line = Text(f"Next, prove that the C is {'the repaired' if edited else 'your'} model: ")
     return line.append(safe(shlex.join(words)), style="bold")

@@ -24,6 +24,7 @@ __all__ = [
     "InsertSignAt",
     "ModelFile",
     "Name",
+    "OptimizeFor",
     "OutputFolder",
     "Samples",
     "Seed",
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 _SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>[1-9][0-9]{0,9}(x[1-9][0-9]{0,9})*)", re.DOTALL)
+
+_BYTES = re.compile(r"(?P<count>[0-9]{1,15})(?P<unit>[kKmM]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
 
 NONE_DECLARED: list[str] = []
 """The default of options that may be given several times. Never changed."""
@@ -111,11 +115,37 @@ Kernels = Annotated[
     list[str],
     typer.Option(
         "--kernel",
-        metavar="[LAYER=]dense|shared|lean",
+        metavar="[LAYER=]auto|dense|shared|lean",
         help="The kernels of a layer, or of all others: dense (XNOR and popcount on words of "
-        "channels), shared (bit slices of pixels, sums shared between output channels) or lean "
-        "(the same in less flash: lists of what is shared are built as it runs); may be given "
-        "several times.",
+        "channels), shared (bit slices of pixels, sums shared between output channels), lean (the "
+        "same in less flash: lists of what is shared are built as it runs), or auto (dense or "
+        "shared, whichever suits the whole network, see `bnncc inspect --kernels`), the default; "
+        "may be given several times.",
+        show_default=False,
+    ),
+]
+OptimizeFor = Annotated[
+    str,
+    typer.Option(
+        "--optimize",
+        metavar="speed|size",
+        help="What kernels are chosen by: time, or flash and then RAM.",
+    ),
+]
+MaxFlash = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="The most flash that the C may take, such as 65536, 64K or 1M: constants, and an "
+        "estimate of the code.",
+        show_default=False,
+    ),
+]
+MaxRam = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BYTES",
+        help="The most RAM that the C may take: the arena, and a bound on its stack.",
         show_default=False,
     ),
 ]
@@ -165,12 +195,16 @@ def options_of(
     insert_sign: bool,
     insert_sign_at: Sequence[str],
     kernels: Sequence[str],
+    optimize: str,
+    max_flash: str | None,
+    max_ram: str | None,
     dump_dir: Path | None = None,
 ) -> Options:
     """Return the compiler's options.
 
     Raises:
-        UsageError: BNN020, a shape does not read NAME=1x784, or an input has two.
+        UsageError: BNN020, a shape does not read NAME=1x784, an input has two, or a limit is no
+            number of bytes.
     """
     declared: dict[str, tuple[int, ...]] = {}
     for text in shapes:
@@ -188,8 +222,21 @@ def options_of(
         insert_sign=insert_sign,
         kernels=tuple(kernels),
         insert_sign_at=tuple(insert_sign_at),
+        optimize=optimize,
+        max_flash=_bytes("--max-flash", max_flash),
+        max_ram=_bytes("--max-ram", max_ram),
         dump_dir=dump_dir,
     )
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = _BYTES.fullmatch(text)
+    if match is None:
+        what = f'{option}: "{printable(text)}" is no number of bytes'
+        raise UsageError("BNN020", what, help="such as 65536, 64K or 1M; K is 1024 bytes")
+    return int(match["count"]) * _UNITS[match["unit"].upper()]
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from bnncc.cli.compiled import show_inspection
 from bnncc.cli.console import results
 from bnncc.compiler import Options, compile_in_memory
-from tests.cli.builders import files_in, make_codes, make_model, pure_json, save
+from tests.cli.builders import files_in, make_codes, make_float, make_model, pure_json, save
 
 HOSTILE = "[red]x[/red]\x1b[31m"
 
@@ -41,7 +42,8 @@ def test_layers(run, model):
 
 
 def test_layers_of_images(run, images):
-    text = run("inspect", images, "--target", "generic", columns=100).stdout
+    words = ["--target", "generic", "--kernel", "dense"]
+    text = run("inspect", images, *words, columns=100).stdout
     assert table(text)[1:] == [
         "conv1 3x3 pad 1, 3 -> 8, 8x8 14 k real (1) reals reals+bits 864 B -> 864 B",
         "node_Conv 3x3 pad 1, 8 -> 8, 8x8 37 k bits bits bits 2.3 kB -> 288 B",
@@ -92,13 +94,13 @@ def test_totals(run, model):
 
 
 def test_work_between_layers(run, images):
-    text = run("inspect", images).stdout
+    text = run("inspect", images, "--kernel", "dense").stdout
     assert "  gather of bits             512 elements in 1 pass\n" in text
     assert "  move                       196 elements in 2 passes\n" in text
 
 
 def test_gains_little(run, images):
-    text = run("inspect", images, "--target", "generic").stdout
+    text = run("inspect", images, "--target", "generic", "--kernel", "dense").stdout
     said = " ".join(text.partition("\nGains little\n")[2].partition("\n\n")[0].split())
     assert said == (
         "- 26 % of the MACs are in float, additions of +-x included: conv1 (26 %). However fast "
@@ -111,7 +113,8 @@ def test_gains_little(run, images):
 def test_an_arena_above_its_bound_says_how_far(run, model, capsys):
     done = compile_in_memory(model, Options())
     report = dataclasses.replace(done.report, arena_bytes=1050, arena_lower_bound=1000)
-    show_inspection(results(), dataclasses.replace(done, report=report), model, with_graph=False)
+    shown = dataclasses.replace(done, report=report)
+    show_inspection(results(), shown, model, with_graph=False, with_kernels=False)
     text = capsys.readouterr().out
     assert "  RAM         1,050 bytes of arena; no plan takes fewer than 1,000 (+5.0 %)\n" in text
 
@@ -119,7 +122,8 @@ def test_an_arena_above_its_bound_says_how_far(run, model, capsys):
 def test_many_assumptions_are_cut_short(run, model, capsys):
     done = compile_in_memory(model, Options())
     report = dataclasses.replace(done.report, assumptions=tuple(f"sign{i}" for i in range(9)))
-    show_inspection(results(), dataclasses.replace(done, report=report), model, with_graph=False)
+    shown = dataclasses.replace(done, report=report)
+    show_inspection(results(), shown, model, with_graph=False, with_kernels=False)
     listed = capsys.readouterr().out.partition("\nAssumed\n")[2].partition("\n\n")[0].splitlines()
     assert listed == [f"  - sign{i}" for i in range(6)] + ["  - and 3 more, see --json"]
 
@@ -129,7 +133,7 @@ def test_other_refusals_are_listed(run, model, capsys):
     refusals = (*done.report.refusals, ("ge9, where9", "the chain has two readers"))
     report = dataclasses.replace(done.report, refusals=refusals, layers=())
     other = dataclasses.replace(done, report=report)
-    show_inspection(results(), other, model, with_graph=False)
+    show_inspection(results(), other, model, with_graph=False, with_kernels=False)
     text = capsys.readouterr().out
     assert "The model has no layer with weights." in text
     assert "  - ge9, where9: the chain has two readers" in text
@@ -185,9 +189,98 @@ def test_the_options_of_a_model(run, model):
 
 
 def test_kernel_of_one_layer_by_the_name_that_inspect_gives_it(run, images):
-    text = run("inspect", images, "--kernel", "node_Conv=shared", "--target", "generic").stdout
+    words = ["--target", "generic", "--kernel", "dense"]
+    text = run("inspect", images, "--kernel", "node_Conv=shared", *words).stdout
     assert "copies for taps" in text
-    assert "copies for taps" not in run("inspect", images, "--target", "generic").stdout
+    assert "copies for taps" not in run("inspect", images, *words).stdout
+
+
+def kernels(text):
+    """Return the rows of the table of kernels, spaces made one, and what follows them."""
+    lines = text.partition("\nKernels\n")[2].splitlines()
+    end = lines.index("")
+    return [" ".join(line.split()) for line in lines[1:end]], lines[end:]
+
+
+def test_kernels_of_each_layer(run, images):
+    words = ["--target", "cortex-m4", "--kernels"]
+    rows, _ = kernels(run("inspect", images, *words).stdout)
+    first, second, *more = rows
+    assert re.fullmatch(r"node_Conv dense( [\d,]+){3}", first)
+    assert re.fullmatch(r"\* shared( [\d,]+){3}", second)
+    assert re.fullmatch(r"node_Gemm_9 \* dense( [\d,]+){3}", more[2])
+    assert any(row.endswith("moved") or " moved to pixels " in row for row in more)
+    demanded, _ = kernels(run("inspect", images, *words, "--kernel", "dense").stdout)
+    assert demanded[0].startswith("node_Conv * dense, as demanded ")
+    assert not any(" moved " in row for row in demanded)
+
+
+def test_kernels_say_what_cannot_be_and_what_everything_takes(run, model):
+    rows, rest = kernels(run("inspect", model, "--target", "cortex-m4", "--kernels").stdout)
+    text = "\n".join(rest)
+    assert re.fullmatch(r"hidden \* dense \(1\)( [\d,]+){3}", *rows)
+    assert "  (1) no shared sums: a dense layer has one pixel, and lanes are pixels" in text
+    assert re.search(r"predicted +[\d,]+ instructions for these, of a call", text)
+    assert re.search(r"flash +[\d,]+ bytes: [\d,]+ constants, about [\d,]+ code", text)
+    assert re.search(r"RAM +[\d,]+ bytes: [\d,]+ arena, at most [\d,]+ stack", text)
+
+
+def test_kernels_as_json(run, images):
+    words = ["--target", "cortex-m4", "--json"]
+    assert "kernels" not in pure_json(run("inspect", images, *words).stdout)
+    value = pure_json(run("inspect", images, *words, "--kernels").stdout)["kernels"]
+    assert value["unit"] == "instructions"
+    layer, *_ = value["layers"]
+    assert (layer["name"], layer["demanded"], layer["chosen"]) == ("node_Conv", "auto", "shared")
+    dense, shared = layer["candidates"]
+    assert shared["time"] < dense["time"]
+    assert {move["to"] for move in value["moves"]} == {"pixels", "channels"}
+    moved = sum(move["time"] for move in value["moves"])
+    taken = [
+        next(c["time"] for c in layer["candidates"] if c["family"] == layer["chosen"])
+        for layer in value["layers"]
+    ]
+    assert value["predicted_time"] == pytest.approx(moved + sum(taken))
+
+
+def test_refused_kernels_as_json(run, model):
+    value = pure_json(run("inspect", model, "--json", "--kernels").stdout)["kernels"]
+    assert [layer["candidates"][1] for layer in value["layers"]] == [
+        {
+            "family": "shared",
+            "refused": "no shared sums: a dense layer has one pixel, and lanes are pixels",
+        }
+    ]
+
+
+def test_a_model_without_bits_has_no_kernels_to_choose(run, tmp_path):
+    path = save(make_float(), tmp_path / "floats.onnx")
+    assert "No layer sums bits." in run("inspect", path, "--kernels").stdout
+
+
+@pytest.mark.parametrize("text", ["64KB", "-1", "1.5M", "", "K"])
+def test_limits_are_bytes(run, images, text):
+    done = run("inspect", images, f"--max-flash={text}")
+    assert done.exit_code == 2
+    assert f'--max-flash: "{text}" is no number of bytes' in done.stderr
+
+
+def test_limits(run, images):
+    words = ["--target", "cortex-m4", "--json", "--kernels"]
+
+    def taken(*more):
+        value = pure_json(run("inspect", images, *words, *more).stdout)["kernels"]
+        flash = value["constant_bytes"] + value["code_bytes"]
+        return flash, value["arena_bytes"] + value["stack_bytes"], value["predicted_time"]
+
+    fast, small = taken(), taken("--optimize", "size")
+    assert small[0] < fast[0] and small[2] > fast[2]  # noqa: PT018
+    assert taken("--max-flash", str(small[0])) == small
+    assert taken("--max-flash", "1M", "--max-ram", "64k") == fast
+    done = run("inspect", images, "--target", "cortex-m4", "--max-flash", "1K")
+    assert done.exit_code == 1
+    assert "error[BNN031]: the program does not fit into 1,024 bytes of flash" in done.stderr
+    assert f"the least that fits: --max-flash {small[0]}" in done.stderr
 
 
 def test_kernel_of_a_layer_that_is_not_there(run, images):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -16,9 +17,10 @@ from bnncc.ir.ops.elementwise import Mul
 from bnncc.ir.ops.kernels import Fused, Linear, Map, Pool, RealConv, SignSum, XnorConv
 from bnncc.ir.ops.pool import AveragePool
 from bnncc.ir.ops.reduce import ReduceMean
+from bnncc.ir.ops.shared_sums import ClassSums, SharedConv, SharedSums
 from tests.e2e import seed_networks as seeds
 
-_LETTERS = {XnorConv: "b", SignSum: "s", RealConv: "r"}
+_LETTERS = {XnorConv: "b", SharedSums: "b", SharedConv: "b", SignSum: "s", RealConv: "r"}
 
 
 @dataclass(frozen=True)
@@ -124,20 +126,21 @@ def compiled(network: Network, folder) -> Compiled:
     return Compiled(network, module, bnncc.compile(module, folder, example_inputs=example))
 
 
-def fused(artifact: bnncc.Artifact) -> list[Fused]:
+def fused(artifact: bnncc.Artifact) -> list[Fused | SharedSums]:
     nodes = artifact.compilation.lowered.graph.nodes
-    return [node.op for node in nodes if isinstance(node.op, Fused)]
+    return [node.op for node in nodes if isinstance(node.op, Fused | SharedSums)]
 
 
 def check(made: Compiled) -> None:
     """Assert that everything fused as the table says, that memory is planned well, and verify."""
     network, report = made.network, made.artifact.report
     kernels = fused(made.artifact)
-    linear = [op for op in kernels if isinstance(op, Linear)]
+    linear = [op for op in kernels if isinstance(op, Linear | ClassSums)]
     assert "".join(_LETTERS[type(op)] for op in linear) == network.layers
     assert sum(isinstance(op, Map) for op in kernels) == network.maps
     if "kappa" not in network.name and "lenet" not in network.name:
-        assert sum(op.epilogue.variables for op in linear) == network.shortcuts
+        epilogues = [op.epilogue for op in linear if isinstance(op, Fused)]
+        assert sum(epilogue.variables for epilogue in epilogues) == network.shortcuts
     assert report.arena_bytes <= 1.05 * report.arena_lower_bound
     result = bnncc.verify(made.artifact, samples=network.samples)
     assert result.ok
@@ -148,6 +151,16 @@ def check(made: Compiled) -> None:
 
 def test_small_networks(small):
     check(small)
+
+
+@pytest.mark.parametrize("family", ["shared", pytest.param("dense", marks=pytest.mark.slow)])
+def test_small_networks_in_each_kernel_family(small, family, tmp_path):
+    """What `test_small_networks` checks is whatever was chosen for this machine."""
+    onnx.save(small.artifact.compilation.oracle, tmp_path / "network.onnx")
+    done = bnncc.verify(
+        tmp_path / "network.onnx", bnncc.Options(kernels=(family,)), samples=small.network.samples
+    )
+    assert done.ok
 
 
 def test_small_networks_give_pytorchs_numbers(small, any_cc):

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bnncc.compiler import compile_in_memory
+from bnncc.compiler import Options, compile_in_memory
 from bnncc.ir.graph import GraphBuilder
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.linear import MatMul
@@ -162,5 +162,6 @@ def test_the_example_gains():
 
 
 def test_depthwise(tmp_path):
-    report = compile_in_memory(save(make_images(), tmp_path / "images.onnx")).report
+    path = save(make_images(), tmp_path / "images.onnx")
+    report = compile_in_memory(path, Options(kernels=("dense",))).report
     assert [caution.kind for caution in report.cautions] == ["real work", "few bits"]

@@ -23,7 +23,7 @@ from tests.models import add_sign, compilation, mlp
 @pytest.fixture
 def report(tmp_path):
     path = save(make_images(), tmp_path / "images.onnx")
-    return compile_in_memory(path, Options(target="generic")).report
+    return compile_in_memory(path, Options(target="generic", kernels=("dense",))).report
 
 
 def one_layer(op, x, weights, *, sign=False, words=32):
