@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -25,6 +26,8 @@ from bnncc.backend.program import (
 )
 
 __all__ = ["Work", "code_of", "code_of_program", "moving", "work_of"]
+
+_STEP = re.compile(r"\w+_(?P<what>add|less_twice)_(?P<bits>\d+)\(")
 
 Work = Mapping[str, float]
 """What is done -> how often. Names begin with the kind of layer, which is measured as one."""
@@ -159,16 +162,13 @@ def _sums(layer: Layer, work: SharedWork) -> Work:
     """The planes of all classes, what makes channels of them, and what becomes of these."""
     times, groups = work.blocks, work.groups
     entries = next(c.count for c in layer.constants if c.name.endswith("_list"))
-    calls = [step.text.partition("(")[0] for step in work.steps if step.channel < 0]
-    bits = Counter[str]()
-    for name, _, width in (call.rpartition("_") for call in calls):
-        bits["butterfly" if name.endswith("butterfly") else "add"] += int(width)
+    bits = _bits_of_steps(work)
     channels = times * groups * work.k
     done = {
         "sums: plane": times * entries,
         "sums: class": times * groups * work.classes,
-        "sums: bit of a butterfly": times * groups * bits["butterfly"],
         "sums: bit of an addition": times * groups * bits["add"],
+        "sums: bit of a difference": times * groups * bits["less_twice"],
         "sums: channel": channels,
     }
     if work.numbers is None:
@@ -182,6 +182,15 @@ def _sums(layer: Layer, work: SharedWork) -> Work:
         for name, count in _finish(layer, "sums", lanes).items()
     }
     return done | ending | {"sums: lane": lanes}
+
+
+def _bits_of_steps(work: SharedWork) -> Counter[str]:
+    """Return the bits of what is added and taken away, by the end of the functions' names."""
+    bits = Counter[str]()
+    for step in work.steps:
+        if found := _STEP.match(step.text):
+            bits[found["what"]] += int(found["bits"])
+    return bits
 
 
 def _pool_planes(work: PoolPlanesWork) -> Work:
@@ -232,8 +241,8 @@ def code_of(layer: Layer) -> Work:
 def code_of_program(program: Program) -> Work:
     """Return what the code of a program consists of: its layers, and what shared sums call."""
     parts: Counter[str] = Counter({"class sum": len(program.slices.class_sums)})
-    parts["bit of a butterfly"] = sum(program.slices.butterflies)
     parts["bit of an addition"] = sum(program.slices.adds)
+    parts["bit of a difference"] = sum(program.slices.less_twice)
     for layer in program.layers:
         parts.update(code_of(layer))
     return parts

@@ -12,6 +12,7 @@ import bnncc
 from bnncc.compiler import compile_in_memory
 from bnncc.ir.ops.kernels import Move, RealConv, SignSum, XnorConv
 from bnncc.ir.ops.shape import Expand
+from bnncc.ir.ops.shared_sums import ClassSums
 from bnncc.ir.types import Array
 from tests.frontends.builders import NODE, make, saved
 
@@ -174,7 +175,7 @@ def test_it_is_verified_and_its_binary_layers_count_bits(name: str, tmp_path: Pa
     result = bnncc.verify(done, samples=4)
     assert result.ok, (result.layers, result.outputs)
     ops = [node.op for node in done.lowered.graph.nodes]
-    assert sum(isinstance(op, XnorConv) for op in ops) == binary
+    assert sum(isinstance(op, XnorConv | ClassSums) for op in ops) == binary
     assert not any(isinstance(op, SignSum) for op in ops)
     assert any(isinstance(op, RealConv) for op in ops)
     # What merely repeats is read where it is.

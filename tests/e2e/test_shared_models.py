@@ -14,8 +14,9 @@ import pytest
 
 import bnncc
 from bnncc.ir.ops.kernels import Fused, Linear, Map, RealConv, SignSum, XnorConv
+from bnncc.ir.ops.shared_sums import ClassSums, SharedConv, SharedSums
 
-_LETTERS = {XnorConv: "b", SignSum: "s", RealConv: "r"}
+_LETTERS = {XnorConv: "b", SharedSums: "b", SharedConv: "b", SignSum: "s", RealConv: "r"}
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,9 @@ def models(shared_dir):
     return shared_dir / "models"
 
 
-def fused(artifact: bnncc.Artifact) -> list[Fused]:
+def fused(artifact: bnncc.Artifact) -> list[Fused | SharedSums]:
     nodes = artifact.compilation.lowered.graph.nodes
-    return [node.op for node in nodes if isinstance(node.op, Fused)]
+    return [node.op for node in nodes if isinstance(node.op, Fused | SharedSums)]
 
 
 def check(models: Path, expected: Expected, folder: Path, target: str = "x86-64") -> None:
@@ -131,7 +132,7 @@ def check(models: Path, expected: Expected, folder: Path, target: str = "x86-64"
     options = bnncc.Options(target=target)
     artifact = bnncc.compile(models / f"{expected.file}.onnx", folder, options)
     kernels = fused(artifact)
-    linear = [op for op in kernels if isinstance(op, Linear)]
+    linear = [op for op in kernels if isinstance(op, Linear | ClassSums)]
     assert "".join(_LETTERS[type(op)] for op in linear) == expected.layers
     assert sum(isinstance(op, Map) for op in kernels) == expected.maps
     zero = [text for text in artifact.report.assumptions if "sign(0) is taken as +1" in text]

@@ -14,6 +14,7 @@ from torch import nn  # noqa: E402  # torch may be missing
 
 import bnncc  # noqa: E402
 from bnncc.ir.ops.kernels import Map, XnorConv  # noqa: E402
+from bnncc.ir.ops.shared_sums import ClassSums  # noqa: E402
 from bnncc.nn import (  # noqa: E402
     AbsMean,
     Alpha,
@@ -95,7 +96,7 @@ def check(model: nn.Module, shape: tuple[int, ...], folder, *, layers: int) -> N
     artifact = bnncc.compile(model, folder, example_inputs=x[:1])
 
     nodes = artifact.compilation.lowered.graph.nodes
-    assert sum(isinstance(node.op, XnorConv) for node in nodes) == layers
+    assert sum(isinstance(node.op, XnorConv | ClassSums) for node in nodes) == layers
     # Scales, BatchNorm and activations are epilogues: apart stands what makes the input binary.
     assert sum(isinstance(node.op, Map) for node in nodes) == 1
     check_outputs(artifact, model, x)
@@ -274,5 +275,5 @@ def test_every_route_gives_the_same_c(route, baked, tmp_path):
     artifact = bnncc.compile(source, tmp_path, bnncc.Options(name="m"), **example)
 
     nodes = artifact.compilation.lowered.graph.nodes
-    assert sum(isinstance(node.op, XnorConv) for node in nodes) == len(SCALES) + 1
+    assert sum(isinstance(node.op, XnorConv | ClassSums) for node in nodes) == len(SCALES) + 1
     check_outputs(artifact, model, x)

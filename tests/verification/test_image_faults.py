@@ -12,7 +12,7 @@ import pytest
 import bnncc
 from bnncc.backend.emit import render_header, render_source
 from bnncc.backend.lower import lower
-from bnncc.compiler import Compilation, compile_in_memory
+from bnncc.compiler import Compilation, Options, compile_in_memory
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.kernels import XnorConv
@@ -32,7 +32,9 @@ SAMPLES = 24
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Compilation:
-    return compile_in_memory(saved(network(top=True), tmp_path_factory.mktemp("model")))
+    return compile_in_memory(
+        saved(network(top=True), tmp_path_factory.mktemp("model")), Options(kernels=("dense",))
+    )
 
 
 @pytest.fixture(scope="module")
