@@ -93,7 +93,7 @@ def _rows(choice: Choice, either: Either, reasons: list[str]) -> Iterator[tuple[
     """Yield the cells of each family, what was chosen marked."""
     dense = either.result not in choice.pixels
     note = f" ({reasons.index(either.refusal) + 1})" if either.refusal else ""
-    for family, cost in ((Family.DENSE, either.dense), (Family.SHARED, either.shared)):
+    for family, cost in ((Family.DENSE, either.dense), (either.slices, either.shared)):
         if cost is not None:
             chosen = (family is Family.DENSE) == dense
             demanded = ", as demanded" if either.demanded is family else ""
@@ -121,12 +121,12 @@ def _totals(compilation: Compilation, choice: Choice) -> list[tuple[str, str]]:
 
 
 def _either_json(choice: Choice, either: Either, names: Mapping[str, str]) -> dict[str, Any]:
-    chosen = Family.SHARED if either.result in choice.pixels else Family.DENSE
+    chosen = either.slices if either.result in choice.pixels else Family.DENSE
     candidates: list[dict[str, Any]] = [{"family": "dense", **_cost_json(either.dense)}]
     if either.shared is not None:
-        candidates.append({"family": "shared", **_cost_json(either.shared)})
+        candidates.append({"family": either.slices.value, **_cost_json(either.shared)})
     elif either.refusal:
-        candidates.append({"family": "shared", "refused": either.refusal})
+        candidates.append({"family": either.slices.value, "refused": either.refusal})
     return {
         "name": names[either.result],
         "nodes": [printable(name) for name in either.origin],

@@ -57,7 +57,8 @@ class Choice:
     @property
     def asked(self) -> frozenset[str]:
         """The results of those that are to be computed so, or to be refused: it was demanded."""
-        refused = (e for e in self.eithers if e.demanded is Family.SHARED and e.shared is None)
+        demanded = {Family.SHARED, Family.LEAN}
+        refused = (e for e in self.eithers if e.demanded in demanded and e.shared is None)
         return self.pixels | {either.result for either in refused}
 
     @property
@@ -293,7 +294,8 @@ def _ram_text(program: Program, size: Size) -> str:
 
 def _together(layer: Layer, outside: set[str]) -> int:
     """Return the bytes of the arena that a layer reads and writes."""
-    sizes = {a.buffer.tensor: a.buffer.nbytes for a in layer.inputs + layer.outputs}
+    arguments = layer.inputs + layer.outputs + layer.scratch
+    sizes = {a.buffer.tensor: a.buffer.nbytes for a in arguments}
     return sum(size for tensor, size in sizes.items() if tensor not in outside)
 
 

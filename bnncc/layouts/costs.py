@@ -86,7 +86,8 @@ def cost_of_layers(layers: Sequence[Layer], costs: Costs) -> Cost:
 
 
 def _ram(layer: Layer) -> int:
-    buffers = {a.buffer.tensor: a.buffer.nbytes for a in layer.inputs + layer.outputs}
+    arguments = layer.inputs + layer.outputs + layer.scratch
+    buffers = {a.buffer.tensor: a.buffer.nbytes for a in arguments}
     return sum(buffers.values()) + _stack(layer)
 
 

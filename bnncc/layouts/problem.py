@@ -16,7 +16,9 @@ from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.kernels import PoolBits, XnorConv
 from bnncc.layouts.costs import Cost, Size, cost_of_layers, cost_of_move, in_pixels, size_of
 from bnncc.layouts.cuts import Tie, cheapest_labels
-from bnncc.passes.base import Context, Family
+from bnncc.passes.base import Context, Family, Outcome, Refusal
+from bnncc.passes.lean_lists import LEAN_LISTS
+from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS, regroups
 from bnncc.targets import Costs, costs_of
 
@@ -51,6 +53,11 @@ class Either:
     shared: Cost | None
     refusal: str
 
+    @property
+    def slices(self) -> Family:
+        """The family that it takes on planes of pixels: lists are only built on demand."""
+        return Family.LEAN if self.demanded is Family.LEAN else Family.SHARED
+
     def prices(self, price: Price, *, barred: bool) -> tuple[int, int]:
         """Return what the labels cost; one that may not be chosen costs too much.
 
@@ -58,7 +65,7 @@ class Either:
         """
         if self.shared is None or self.demanded is Family.DENSE:
             return price(self.dense), _NEVER
-        if self.demanded is Family.SHARED:
+        if self.demanded in {Family.SHARED, Family.LEAN}:
             return _NEVER, price(self.shared)
         return price(self.dense), _NEVER if barred else price(self.shared)
 
@@ -156,12 +163,22 @@ class Problem:
 
     def program(self, pixels: frozenset[str]) -> Program:
         """Return the program for a choice."""
-        context = replace(self.context, pixels=pixels)
-        return lower(SHARE_SUMS.apply(self.graph, context).graph, self.graph.name, ())
+        return lower(_in_pixels(self.graph, self.context, pixels).graph, self.graph.name, ())
 
     def size(self, pixels: frozenset[str]) -> Size:
         """Return what the program for a choice takes."""
         return size_of(self.program(pixels), self.costs)
+
+
+def _in_pixels(graph: Graph, context: Context, pixels: frozenset[str]) -> Outcome:
+    """Return what the passes make of a graph that give layers kernels of family B."""
+    chosen = replace(context, pixels=pixels)
+    refusals: list[Refusal] = []
+    for step in (SHARE_SUMS, ROLL_ROWS, LEAN_LISTS):
+        outcome = step.apply(graph, chosen)
+        graph = outcome.graph
+        refusals += outcome.refusals
+    return Outcome(graph, tuple(refusals))
 
 
 def _eithers(graph: Graph, context: Context, costs: Costs) -> Iterator[Either]:
@@ -169,7 +186,7 @@ def _eithers(graph: Graph, context: Context, costs: Costs) -> Iterator[Either]:
     nodes = [node for node in graph.nodes if isinstance(node.op, XnorConv | PoolBits)]
     wanted = [node for node in nodes if context.demanded(node.origin) is not Family.DENSE]
     everything = frozenset(node.outputs[0] for node in wanted)
-    outcome = SHARE_SUMS.apply(graph, replace(context, pixels=everything))
+    outcome = _in_pixels(graph, context, everything)
     refusals = {refusal.node: refusal.reason for refusal in outcome.refusals}
     dense = _by_result(lower(graph, graph.name, ()))
     shared = dense if outcome.graph is graph else _by_result(lower(outcome.graph, graph.name, ()))

@@ -12,6 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+
 from bnncc.backend.program import (
     Layer,
     LinearWork,
@@ -41,9 +43,10 @@ def work_of(layer: Layer) -> Work:
         case LinearWork() as work if work.kernel.startswith("bnn_xnor"):
             return _linear(layer, work)
         case SpreadWork() as work:
-            return _spread(work)
+            return _spread(work, 1)
         case SharedWork() as work:
-            return _sums(layer, work)
+            copies = _spread(layer.copies, work.bands) if layer.copies else {}
+            return {**_sums(layer, work), **copies}
         case PixelsWork() | PlanarWork() as work:
             return moving(work)
         case PoolPlanesWork() as work:
@@ -139,33 +142,35 @@ def _finish(layer: Layer, kind: str, values: int) -> Work:
 # --- Family B -------------------------------------------------------------------------------------
 
 
-def _spread(work: SpreadWork) -> Work:
-    """The words or rows of all copies; complements come with them."""
+def _spread(work: SpreadWork, bands: int) -> Work:
+    """The words or rows of all copies, of each band; complements come with them."""
     kind = f"spread {work.form}"
-    copies = sum(len(rows.columns) for rows in work.groups)
+    planes = work.planes * bands
+    copies = planes * sum(len(rows.columns) for rows in work.groups)
     done = {
-        f"{kind}: plane": work.planes,
-        f"{kind}: copy": work.planes * copies,
-        f"{kind}: word of a plane": work.planes * (work.image + work.buffer),
+        f"{kind}: plane": planes,
+        f"{kind}: copy": copies,
+        f"{kind}: word of a plane": planes * (work.image + work.buffer),
     }
     if work.form == "moved":
-        each = work.used * 32 // work.bits
-        return done | {f"{kind}: word": work.planes * copies * each}
-    loads = work.planes * len(work.groups) * work.rows
+        return done | {f"{kind}: word": copies * (work.used * 32 // work.bits)}
     return done | {
-        f"{kind}: row": loads,
-        f"{kind}: row of a copy": work.planes * copies * work.rows,
+        f"{kind}: row": planes * len(work.groups) * work.rows,
+        f"{kind}: row of a copy": copies * work.rows,
     }
 
 
 def _sums(layer: Layer, work: SharedWork) -> Work:
     """The planes of all classes, what makes channels of them, and what becomes of these."""
     times, groups = work.blocks, work.groups
-    entries = next(c.count for c in layer.constants if c.name.endswith("_list"))
+    fours = next(c.values for c in layer.constants if c.name.endswith("_fours"))
+    entries = 4 * int(fours.sum(dtype=np.int64))
+    built = work.built.taps * work.built.depth * groups * work.bands if work.built else 0
     bits = _bits_of_steps(work)
     channels = times * groups * work.k
     done = {
         "sums: plane": times * entries,
+        "sums: entry that is built": built,
         "sums: class": times * groups * work.classes,
         "sums: bit of an addition": times * groups * bits["add"],
         "sums: bit of a difference": times * groups * bits["less_twice"],
@@ -232,6 +237,7 @@ def code_of(layer: Layer) -> Work:
     parts: Counter[str] = Counter({layer.template.removesuffix(".c.j2"): 1})
     if isinstance(layer.work, SharedWork):
         parts["step"] += len(layer.work.steps)
+        parts["spread"] += layer.copies is not None
     if layer.finish is not None:
         parts["statement"] += len(layer.finish.statements)
         parts["store"] += len(layer.finish.stores)
@@ -241,6 +247,7 @@ def code_of(layer: Layer) -> Work:
 def code_of_program(program: Program) -> Work:
     """Return what the code of a program consists of: its layers, and what shared sums call."""
     parts: Counter[str] = Counter({"class sum": len(program.slices.class_sums)})
+    parts["list"] = len(program.slices.lists)
     parts["bit of an addition"] = sum(program.slices.adds)
     parts["bit of a difference"] = sum(program.slices.less_twice)
     for layer in program.layers:

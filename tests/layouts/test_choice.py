@@ -7,10 +7,12 @@ import re
 import pytest
 
 from bnncc.errors import UnsupportedModelError
+from bnncc.ir.graph import Graph
 from bnncc.layouts import Choice, Goal, Optimize, Problem, Size, choose
 from bnncc.passes.base import Family
-from tests.layouts.test_problem import branches, choices, pooled, problem_of
-from tests.passes.convolutions import residual
+from tests.ir.sketch import Sketch
+from tests.layouts.test_problem import branches, choices, limits, pooled, problem_of
+from tests.passes.convolutions import SAME, binary, bits_of, residual
 
 TARGET = "cortex-m4"
 
@@ -42,6 +44,9 @@ def test_a_demand_overrules_what_is_cheaper() -> None:
     shared = problem_of(branches(), TARGET, **{"*": Family.SHARED})
     everything = choose(shared, Goal(Optimize.SIZE)).pixels
     assert everything == {e.result for e in shared.eithers if e.shared}
+    lean = problem_of(branches(), TARGET, **{"*": Family.LEAN})
+    assert choose(lean, Goal()).pixels == everything
+    assert lean.size(everything).constants < shared.size(everything).constants
     dense = problem_of(branches(), TARGET, **{"*": Family.DENSE})
     assert choose(dense, Goal()).pixels == set()
     one = problem_of(branches(), TARGET, **{"*": Family.SHARED, "the y24": Family.DENSE})
@@ -104,13 +109,8 @@ def test_both_limits_are_refused_together() -> None:
     ]
 
 
-def ternary():
+def ternary() -> Graph:
     """Two layers, the second of which has weights that are 0."""
-    from bnncc.ir.ops.elementwise import Step  # noqa: F401
-    from tests.ir.sketch import Sketch
-    from tests.layouts.test_problem import limits
-    from tests.passes.convolutions import SAME, binary, bits_of
-
     s = Sketch(shape=(1, 16, 12, 12))
     binary(s, bits_of(s, "x", "s", channels=16), 16, SAME, "a")
     return s.done(binary(s, limits(s, 16), 8, SAME, "y", zeros="few"))

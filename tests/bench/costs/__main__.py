@@ -95,8 +95,10 @@ def _print(name: str, costs: Costs, rows: Sequence[Measured], built: Sequence[Bu
         off = [time_of(row.work, costs) / row.units - 1 for row in held]
         _line(f"  {kind} ({len(held)})", off)
     for case in dict.fromkeys(row.case for row in rows):
-        for family in (Family.DENSE, Family.SHARED):
+        for family in (Family.DENSE, Family.SHARED, Family.LEAN):
             mine = [row for row in rows if (row.case, row.family) == (case, family)]
+            if not mine:
+                continue
             told, took = sum(time_of(r.work, costs) for r in mine), sum(r.units for r in mine)
             error = f"{told:12.0f} {took:12.0f} {100 * (told / took - 1):+6.1f} %"
             sys.stdout.write(f"  {case!s:44} {family.value:6} {error}\n")

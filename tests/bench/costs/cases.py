@@ -19,7 +19,9 @@ from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Context, Family
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
+from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
+from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target
 from tests.ir.sketch import Sketch
@@ -170,7 +172,8 @@ def printed(case: Case, family: Family, target: Target, name: str = "m") -> Prin
     context = Context(target, families={"the n": family})
     canonical = CANONICAL_AFFINE.apply(graph, context).graph
     packed = replace(LOWER_KERNELS.apply(canonical, context).graph, stage=Stage.PACKED)
-    packed = SHARE_SUMS.apply(packed, context).graph
+    for step in (SHARE_SUMS, ROLL_ROWS, LEAN_LISTS):
+        packed = step.apply(packed, context).graph
     program = lower(packed, name, ())
     kind = graph.types["x"]
     feed = np.random.default_rng(0).integers(0, 256, kind.shape).astype(np.uint8)

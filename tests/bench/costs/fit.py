@@ -19,11 +19,29 @@ _SMALL = 100
 
 
 def fit_by_kind(rows: Sequence[tuple[Work, float]]) -> dict[str, float]:
-    """Return what each kind of work takes, from the work of layers and what these took."""
-    kinds: dict[str, list[tuple[Work, float]]] = defaultdict(list)
+    """Return what each kind of work takes, from the work of layers and what these took.
+
+    Layers are of the kind that comes first; few do work of another kind besides.
+    """
+    alone: dict[str, list[tuple[Work, float]]] = defaultdict(list)
+    mixed: dict[str, list[tuple[Work, float]]] = defaultdict(list)
     for work, units in rows:
-        kinds[next(iter(work)).partition(":")[0]].append((work, units))
-    return {name: value for held in kinds.values() for name, value in fit(held).items()}
+        several = len({name.partition(":")[0] for name in work}) > 1
+        (mixed if several else alone)[next(iter(work)).partition(":")[0]].append((work, units))
+    found = {
+        name: value
+        for kind, held in alone.items()
+        if kind not in mixed
+        for name, value in fit(held).items()
+    }
+    for kind, held in mixed.items():  # less what is known of the others
+        known = [sum(found.get(n, 0.0) * count for n, count in work.items()) for work, _ in held]
+        left = [
+            ({n: count for n, count in work.items() if n not in found}, max(units - less, 0.0))
+            for (work, units), less in zip(held, known, strict=True)
+        ]
+        found |= fit([*left, *alone[kind]])
+    return found
 
 
 def fit(rows: Sequence[tuple[Work, float]]) -> dict[str, float]:

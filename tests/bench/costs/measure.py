@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,16 @@ from tests.bench.instructions.measure import counts
 __all__ = ["FAMILIES", "Built", "Measured", "code_sizes", "emulated", "timed"]
 
 FAMILIES = (Family.DENSE, Family.SHARED)
+
+_LEAN = 6
+"""Every so many cases are measured with lists that are built, too."""
+
+
+def families(cases: Sequence[Case]) -> Iterator[tuple[Case, Family]]:
+    """Yield what to measure."""
+    for i, case in enumerate(cases):
+        for family in (*FAMILIES, *((Family.LEAN,) if i % _LEAN == 0 else ())):
+            yield case, family
 
 
 @dataclass(frozen=True)
@@ -51,17 +61,16 @@ class Built:
     size: int
 
 
-def emulated(name: str, cases: Iterable[Case], folder: Path) -> Iterator[Measured]:
+def emulated(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Measured]:
     """Yield the layers of cases in both families, counted on the machine of a target.
 
     Raises:
         subprocess.CalledProcessError: a case does not compile, or returned something else.
     """
     machine = next(m for m in MACHINES if m.target == name)
-    for case in cases:
-        for family in FAMILIES:
-            model = printed(case, family, target_named(name))
-            yield from _rows(model, counts(machine, model, folder / name))
+    for case, family in families(cases):
+        model = printed(case, family, target_named(name))
+        yield from _rows(model, counts(machine, model, folder / name))
 
 
 def _rows(model: Printed, units: Sequence[float]) -> Iterator[Measured]:
@@ -73,7 +82,7 @@ def _rows(model: Printed, units: Sequence[float]) -> Iterator[Measured]:
             yield Measured(model.case, model.family, work, each)
 
 
-def code_sizes(name: str, cases: Iterable[Case], folder: Path) -> Iterator[Built]:
+def code_sizes(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Built]:
     """Yield the code of cases in both families, compiled for a target as they are measured.
 
     Raises:
@@ -84,29 +93,28 @@ def code_sizes(name: str, cases: Iterable[Case], folder: Path) -> Iterator[Built
     flags += HOSTED.get(name, ())
     stem = folder / f"{name}-code"
     stem.mkdir(parents=True, exist_ok=True)
-    for case in cases:
-        for family in FAMILIES:
-            model = printed(case, family, target_named(name))
-            (stem / "m.h").write_text(model.header, encoding="utf-8")
-            (stem / "m.c").write_text(model.source, encoding="utf-8")
-            object_file = stem / "m.o"
-            command = [f"{tools}gcc", *flags, "-std=gnu99", "-w", "-c", stem / "m.c"]
-            subprocess.run([*command, "-o", object_file], check=True, stderr=subprocess.DEVNULL)
-            said = subprocess.run(
-                [f"{tools}nm", "-S", object_file], capture_output=True, text=True, check=True
-            )
-            rows = [line.split() for line in said.stdout.splitlines()]
-            sizes = [int(row[1], 16) for row in rows if len(row) == 4 and row[2] in "tT"]
-            yield Built(code_of_program(model.program), sum(sizes))
+    for case, family in families(cases):
+        model = printed(case, family, target_named(name))
+        (stem / "m.h").write_text(model.header, encoding="utf-8")
+        (stem / "m.c").write_text(model.source, encoding="utf-8")
+        object_file = stem / "m.o"
+        command = [f"{tools}gcc", *flags, "-std=gnu99", "-w", "-c", stem / "m.c"]
+        subprocess.run([*command, "-o", object_file], check=True, stderr=subprocess.DEVNULL)
+        said = subprocess.run(
+            [f"{tools}nm", "-S", object_file], capture_output=True, text=True, check=True
+        )
+        rows = [line.split() for line in said.stdout.splitlines()]
+        sizes = [int(row[1], 16) for row in rows if len(row) == 4 and row[2] in "tT"]
+        yield Built(code_of_program(model.program), sum(sizes))
 
 
-def timed(name: str, cases: Iterable[Case], folder: Path, rounds: int) -> Iterator[Measured]:
+def timed(name: str, cases: Sequence[Case], folder: Path, rounds: int) -> Iterator[Measured]:
     """Yield the layers of cases in both families, timed here: the least of interleaved rounds.
 
     Raises:
         subprocess.CalledProcessError: a case does not compile.
     """
-    models = [printed(case, family, target_named(name)) for case in cases for family in FAMILIES]
+    models = [printed(case, family, target_named(name)) for case, family in families(cases)]
     programs = [_built(model, name, folder / f"{name}-{i}") for i, model in enumerate(models)]
     for _ in range(rounds):
         for model, program in zip(models, programs, strict=True):
