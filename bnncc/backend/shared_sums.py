@@ -47,29 +47,36 @@ def slice_headers(op: ClassSums) -> list[str]:
 
 @dataclass(frozen=True)
 class _Widths:
-    """How many bits hold sums, whatever the weights.
+    """How many bits hold sums, whatever enters.
 
     Attributes:
         classes: those of one class.
-        group: those of all planes of a group.
+        added: those of sums of 1, 2, 4, ... classes, which `_steps` adds.
     """
 
     classes: int
-    group: int
+    added: tuple[int, ...]
 
-    def of(self, doublings: int) -> int:
-        """Return the bits of sums of 2^doublings classes."""
-        return min(self.classes + doublings, self.group)
-
-    def channel(self, k: int) -> int:
-        """Return the bits of the sums of channels."""
-        return self.of(k - 2) + 2 if k > 1 else self.classes
+    @property
+    def channels(self) -> int:
+        """Those of channels: T has one more than what it is the sum of, T - 2 N has two."""
+        return self.added[-1] + 2 if self.added else self.classes
 
 
 def _widths(sizes: Array) -> _Widths:
-    """Return the widths for classes of some sizes, [groups, classes]."""
-    bits = max(_LEAST_BITS, int(sizes.max()).bit_length())
-    return _Widths(bits, max(bits, int(sizes.sum(axis=1).max()).bit_length()))
+    """Return the widths for classes of some sizes, int64 [groups, classes]."""
+    rounds = sizes.shape[1].bit_length() - 1
+    classes = max(_LEAST_BITS, int(sizes.max()).bit_length())
+    most = [1] * rounds
+    folded = sizes
+    for j in range(rounds):
+        most[j] = max(most[j], folded.max())
+        inverted = folded[:, 1::2]
+        for doublings in range(j + 1, rounds):
+            inverted = inverted[:, ::2] + inverted[:, 1::2]
+            most[doublings] = max(most[doublings], inverted.max())
+        folded = folded[:, ::2] + folded[:, 1::2]
+    return _Widths(classes, tuple(int(n).bit_length() for n in most))
 
 
 def shared_work(
@@ -133,12 +140,12 @@ def sums_work(
         band_blocks=32 * op.taps.held // op.taps.lanes,
         slice_bytes=op.taps.lanes // 8,
         lanes=op.taps.lanes,
-        width=widths.channel(op.k),
+        width=widths.channels,
         class_sum=class_sum,
         list_type="uint32_t" if wide else "uint16_t",
         built=built,
         steps=_steps(op.k, widths, name),
-        adds=tuple(widths.of(doublings) for doublings in range(op.k - 1)),
+        adds=widths.added,
         firsts="" if regular else constants[-1].name,
         plane_words=op.taps.plane,
     )
@@ -190,16 +197,16 @@ def _steps(k: int, widths: _Widths, name: str) -> tuple[Step, ...]:
         parts = [f"sums[{2 * i + 1}]" for i in range(left)]
         for doublings in range(j - 1, k - 2):
             held = [f"rest[{j - 1 + i}]" for i in range(len(parts) // 2)]
-            call = f"{name}_add_{widths.of(doublings)}"
+            call = f"{name}_add_{widths.added[doublings]}"
             steps += [
                 Step(f"{call}({to}, {a}, {b})")
                 for to, a, b in zip(held, parts[::2], parts[1::2], strict=True)
             ]
             parts = held
         inverted += parts
-        call = f"{name}_add_{widths.of(j - 1)}"
+        call = f"{name}_add_{widths.added[j - 1]}"
         steps += [Step(f"{call}(sums[{i}], sums[{2 * i}], sums[{2 * i + 1}])") for i in range(left)]
-    total = widths.channel(k) - 1
+    total = widths.channels - 1
     for j, of in enumerate(inverted, 1):
         steps += [
             Step(f"{name}_less_twice_{total}(channel, sums[0], {of})"),
@@ -240,7 +247,7 @@ def moved(graph: Graph, node: Node, op: ClassSums) -> Array:
     and 2^width more, so that it is never negative.
     """
     sizes = op.class_sizes(*(graph.constants[operand] for operand in node.inputs[1:3]))
-    width = _widths(sizes).channel(op.k) - 1
+    width = _widths(sizes).channels - 1
     result = np.zeros((len(op.firsts), op.k), np.int64)
     classes = np.arange(op.classes)
     for j in range(1, op.k):

@@ -76,4 +76,4 @@ def test_trained_weights(tool, tmp_path: Path, shared_dir: Path) -> None:
     }
     assert list(found) == [64, 128, 256]
     # Their classes differ more in size than random ones: sums may be a bit wider.
-    assert all(found[c] <= 1.04 * CEILINGS["cortex-m4"][c] for c in (64, 128))
+    assert all(found[c] <= 1.03 * CEILINGS["cortex-m4"][c] for c in (64, 128))
