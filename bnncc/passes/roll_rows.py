@@ -25,10 +25,10 @@ from bnncc.passes.sharing import instructions, stored
 
 __all__ = ["ROLL_ROWS", "bands", "in_other_copies", "rolled", "time_of_band"]
 
-_COPY, _PLANE, _LIST = 3.3, 30.0, 8.5
+_COPY, _PLANE, _LIST = 3.3, 30.0, 10.0
 """Instructions on a Cortex-M4: of a word that is copied, of a plane around that, and of an entry
 of a list that is built."""
-_MORE, _MORE_LEAN = 0.03, 0.1
+_MORE, _MORE_LEAN = 0.03, 0.15
 """What share of a layer's time saving memory may cost; more where time was given for flash."""
 
 
@@ -79,7 +79,9 @@ def time_of_band(op: SharedSums | SharedConv, rows: int, *, lean: bool) -> float
 
 def _best(op: SharedSums | SharedConv, pitch: int, *, lean: bool) -> int:
     """Return the rows of the smallest bands that are quick enough; 0 if none are."""
-    quick = (rows for rows in bands(op.taps, pitch) if time_of_band(op, rows, lean=lean) <= _MORE)
+    most = _MORE_LEAN if lean else _MORE
+    tried = bands(op.taps, pitch)
+    quick = (rows for rows in tried if time_of_band(op, rows, lean=lean) <= most)
     return min(quick, key=lambda rows: replace(op.taps, band=rows).words, default=0)
 
 

@@ -204,7 +204,7 @@ def test_a_layer_that_pads_for_a_pad_before_it_keeps_its_row():
     [
         (Family.DENSE, "bnn_xnor_1x4_w32__scalar"),
         (Family.SHARED, "shared sums of 5, w32, rows copied by 1"),
-        (Family.LEAN, "shared sums of 5, w32, lists built"),
+        (Family.LEAN, "shared sums of 5, w32, rows copied by 4, lists built"),
     ],
 )
 def test_kernels_say_how(kernels, name):

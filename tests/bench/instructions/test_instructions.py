@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bnncc.passes.base import Family
 from tests.bench.instructions.cases import Case, random_weights, trained_cases
 from tests.bench.instructions.machines import MACHINES, Machine
 from tests.bench.instructions.measure import count
@@ -49,7 +50,15 @@ def test_a_layer_is_counted(tool, tmp_path: Path) -> None:
     assert found.instructions == sum(n for _, n in found.functions)
     assert found.flash[0] < 20_000
     assert found.flash[1] < 6_000
-    assert found.ram < 16_384
+    assert found.ram == 2 * 2_048 + 4_616  # planes, and copies for 4 rows
+
+
+def test_lean_lists_are_counted(tool, tmp_path: Path) -> None:
+    case = Case("random", random_weights(64), family=Family.LEAN)
+    found = count(machine_of("cortex-m4", tool), case, tmp_path)
+    assert found.per_mac <= 0.096
+    assert found.flash[0] < 5_800
+    assert found.ram == 2 * 2_048 + 7_696 + 1_208  # planes, copies for 8 rows, one group's lists
 
 
 @pytest.mark.slow
