@@ -164,16 +164,39 @@ BNN_ALWAYS_INLINE void bnn_slices_numbers32(unsigned bits, const bnn_slice *x, i
   }
 }
 
-/* Bit i of the words is set where all bits of flag i are, and bit i of `used`, unless it is NULL.
- * Flags have all bits set or none. */
-BNN_ALWAYS_INLINE void bnn_flags_pack(size_t words, const uint8_t *flags, const uint32_t *used,
+/* All bits set, or none: as wide as a float where vectors of comparisons are registers, packed all at
+ * once; AVX-512 has masks, and narrows them as cheaply. */
+#if defined(__SSE2__) && !defined(__AVX512F__)
+typedef int32_t bnn_flag;
+#else
+typedef uint8_t bnn_flag;
+#endif
+
+#if defined(__SSE2__)
+/* Sixteen flags as bits. */
+BNN_ALWAYS_INLINE uint32_t bnn_flags16(const bnn_flag *flags) {
+#  if defined(__AVX512F__)
+  return (uint32_t)_mm_movemask_epi8(_mm_loadu_si128((const __m128i *)(const void *)flags));
+#  else
+  __m128i v[4];
+  BNN_UNROLL
+  for (size_t i = 0; i < 4u; ++i) {
+    v[i] = _mm_loadu_si128((const __m128i *)(const void *)&flags[4u * i]);
+  }
+  const __m128i low = _mm_packs_epi32(v[0], v[1]);
+  const __m128i high = _mm_packs_epi32(v[2], v[3]);
+  return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
+#  endif
+}
+#endif
+
+/* Bit i of the words is set where flag i is, and bit i of `used`, unless it is NULL. */
+BNN_ALWAYS_INLINE void bnn_flags_pack(size_t words, const bnn_flag *flags, const uint32_t *used,
                                       uint32_t *to) {
   for (size_t j = 0; j < words; ++j) {
     uint32_t word = 0;
 #if defined(__SSE2__)
-    const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)&flags[32u * j]);
-    const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)&flags[32u * j + 16u]);
-    word = (uint32_t)_mm_movemask_epi8(low) | ((uint32_t)_mm_movemask_epi8(high) << 16);
+    word = bnn_flags16(&flags[32u * j]) | (bnn_flags16(&flags[32u * j + 16u]) << 16);
 #else
     for (uint32_t i = 0; i < 32u; ++i) {
       word |= (uint32_t)(flags[32u * j + i] & 1u) << i;

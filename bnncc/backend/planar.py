@@ -21,6 +21,7 @@ from bnncc.backend.program import (
 from bnncc.backend.shared_sums import moved, sums_work
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, SharedConv
+from bnncc.ir.storage import plane_count
 from bnncc.ir.types import Array, ChannelsLast, Planar, TensorType
 
 __all__ = ["numbers_work", "planar_places", "planar_work", "pool_work"]
@@ -75,7 +76,8 @@ def numbers_work(
         tables.append(constant(f"{hint}_done", done, "parameters"))
     inputs, outputs = blank.inputs[1:], blank.outputs
     named = _names(inputs, outputs)
-    most = int(np.abs(base).max()) + (op.factor << work.width) + int(np.abs(given).max())
+    # n has to fit: base - factor * sum is right modulo 2^16. M is at most the sum of all classes.
+    most = (op.factor << (work.width - (op.k > 1))) + int(np.abs(given).max())
     numbers = NumbersWork(
         type="int16_t" if most < 1 << 15 else "int32_t",
         base=f"{hint}_base",
@@ -98,6 +100,7 @@ def numbers_work(
         edges="" if edges is None else f"{hint}_edge",
         gaps=f"{hint}_gap" if gaps else "",
         used=f"{hint}_used" if masked else "",
+        decisions=sum(plane_count(store.to) for store in stores if store.thresholds),
     )
     return replace(work, numbers=numbers), tuple(tables)
 

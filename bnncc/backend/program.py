@@ -745,6 +745,7 @@ class NumbersWork:
         gaps: the start of the C names of runs of elements that are no pixels, and of where each
             slice's start; "" if there are none.
         used: the C name of the bits that are pixels; "" if all are.
+        decisions: how many bits are made of a number.
     """
 
     type: str
@@ -760,6 +761,7 @@ class NumbersWork:
     edges: str
     gaps: str
     used: str
+    decisions: int
 
 
 _SLICES_OF_A_CLASS_SUM = 700
@@ -816,7 +818,8 @@ class SharedWork:
     def stack_bytes(self) -> int:
         """A bound on its local arrays and, without optimisation, every slice of a class sum."""
         sums = (self.classes + self.classes // 4 + 1) * self.width
-        return self.slice_bytes * (sums + _SLICES_OF_A_CLASS_SUM) + 16 * self.lanes
+        lane = 12 + 4 * self.numbers.decisions if self.numbers else 0
+        return self.slice_bytes * (sums + _SLICES_OF_A_CLASS_SUM) + lane * self.lanes
 
 
 @dataclass(frozen=True)
