@@ -223,7 +223,7 @@ BNN_ALWAYS_INLINE void bnn_class_sum(unsigned bits, const uint8_t *planes, bnn_l
   sum[1] = c.of2;
   sum[2] = c.of4;
   sum[3] = c.of8;
-  bnn_slice high[12];
+  bnn_slice high[14];
   BNN_UNROLL
   for (unsigned i = 4; i < bits; ++i) {
     high[i - 4u] = none;
@@ -233,6 +233,63 @@ BNN_ALWAYS_INLINE void bnn_class_sum(unsigned bits, const uint8_t *planes, bnn_l
   for (unsigned i = 4; i < bits; ++i) {
     sum[i] = high[i - 4u];
   }
+}
+
+/* What planes count: those in part i of a list 2^i, and 2^(i + p) plane p of an element if `codes`.
+ * The planes of an element are `bytes` apart. */
+typedef struct {
+  unsigned parts, planes;
+  size_t bytes;
+  unsigned codes;
+} bnn_weights;
+
+/* What all parts of a list count in each lane, [bits]; the fours of all of them.
+ *
+ * From the lowest power of two up, each starts from what the lower ones have carried. */
+BNN_ALWAYS_INLINE size_t bnn_weighted_sum(unsigned bits, const uint8_t *planes, bnn_list list,
+                                          const uint16_t *fours, bnn_weights weights,
+                                          bnn_slice *carries, bnn_slice *sum) {
+  const bnn_slice none = bnn_slice_fill(0);
+  const unsigned powers = weights.parts + (weights.codes ? weights.planes - 1u : 0);
+  bnn_counter c = {none, none, none, none};
+  bnn_slice high[14];
+  BNN_UNROLL
+  for (unsigned i = 4; i < bits; ++i) {
+    high[i - 4u] = none;
+  }
+  for (unsigned power = 0; power < powers; ++power) {
+    bnn_list part = list;
+    for (unsigned i = 0; i < weights.parts && i <= power; ++i) {
+      const unsigned first = weights.codes ? power - i : 0;
+      const unsigned end = weights.codes ? first + 1u : i == power ? weights.planes : 0;
+      for (unsigned p = first; p < end && p < weights.planes; ++p) {
+        const bnn_bases bases = bnn_bases_at(planes + p * weights.bytes);
+        bnn_count_carries(bits - 4u, high, carries, bnn_count(&c, bases, part, fours[i], carries));
+      }
+      part = bnn_list_from(part, 4u * (size_t)fours[i]);
+    }
+    if (power + 1u < powers) {
+      sum[power] = c.of1;
+      c.of1 = c.of2;
+      c.of2 = c.of4;
+      c.of4 = c.of8;
+      c.of8 = high[0];
+      BNN_UNROLL
+      for (unsigned i = 4; i < bits; ++i) {
+        high[i - 4u] = i + 1u < bits ? high[i - 3u] : none;
+      }
+    }
+  }
+  const bnn_slice low[4] = {c.of1, c.of2, c.of4, c.of8};
+  BNN_UNROLL
+  for (unsigned i = powers - 1u; i < bits; ++i) {
+    sum[i] = i < powers + 3u ? low[i + 1u - powers] : high[i - powers - 3u];
+  }
+  size_t all = 0;
+  for (unsigned i = 0; i < weights.parts; ++i) {
+    all += fours[i];
+  }
+  return all;
 }
 
 /* r = x + y: [bits] each, the result one bit more. r may be x. */
@@ -248,6 +305,38 @@ BNN_ALWAYS_INLINE void bnn_slices_add(unsigned bits, bnn_slice *r, const bnn_sli
     r[i] = sum;
   }
   r[bits] = carry;
+}
+
+/* r = x + y: x of [bits], y of [narrow], which are no more, the result of [after], which hold it. r
+ * may be x. */
+BNN_ALWAYS_INLINE void bnn_slices_add_narrow(unsigned bits, unsigned narrow, unsigned after,
+                                             bnn_slice *r, const bnn_slice *x, const bnn_slice *y) {
+  bnn_slice carry = bnn_slice_and(x[0], y[0]);
+  r[0] = bnn_slice_xor(x[0], y[0]);
+  BNN_UNROLL
+  for (unsigned i = 1; i < narrow; ++i) {
+    const bnn_slice a = x[i];
+    const bnn_slice b = y[i];
+    const bnn_slice t = bnn_slice_xor(a, b);
+    r[i] = bnn_slice_xor(t, carry);
+    carry = bnn_slice_or(bnn_slice_and(a, b), bnn_slice_and(t, carry));
+  }
+  BNN_UNROLL
+  for (unsigned i = narrow; i < bits; ++i) {
+    const bnn_slice a = x[i];
+    r[i] = bnn_slice_xor(a, carry);
+    carry = bnn_slice_and(a, carry);
+  }
+  if (after > bits) {
+    r[bits] = carry;
+  }
+}
+
+/* More bits to a number: 0. */
+BNN_ALWAYS_INLINE void bnn_slices_extend(unsigned bits, unsigned width, bnn_slice *x) {
+  for (unsigned i = bits; i < width; ++i) {
+    x[i] = bnn_slice_fill(0);
+  }
 }
 
 /* r = x - 2 y + 2^bits: x has [bits], y one less, the result one more. */

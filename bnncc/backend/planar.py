@@ -71,9 +71,9 @@ def numbers_work(
     if masked:
         words = np.packbits(used, bitorder="little").view("<u4")
         tables.append(constant(f"{hint}_used", words, "parameters"))
-    done = _done(op)
-    if done.any():
-        tables.append(constant(f"{hint}_done", done, "parameters"))
+    kept = _kept(op)
+    if (kept < op.k).any():
+        tables.append(constant(f"{hint}_kept", kept, "parameters"))
     inputs, outputs = blank.inputs[1:], blank.outputs
     named = _names(inputs, outputs)
     # n has to fit: base - factor * sum is right modulo 2^16. M is at most the sum of all classes.
@@ -95,7 +95,7 @@ def numbers_work(
             *(Pointer(a.buffer.c_type, a.name) for a in outputs),
         ),
         same=tuple(a for a, owner in named.items() if a != owner),
-        done=f"{hint}_done" if done.any() else "",
+        kept=f"{hint}_kept" if (kept < op.k).any() else "",
         kinds=given.shape[1],
         edges="" if edges is None else f"{hint}_edge",
         gaps=f"{hint}_gap" if gaps else "",
@@ -168,11 +168,10 @@ def _gaps(used: Array) -> tuple[Array, Array]:
     return np.array(starts, np.uint16), np.array(runs, np.uint16)
 
 
-def _done(op: ClassSums) -> Array:
-    """Return how many channels of each group the one before has computed, uint8 [groups]."""
-    ends = [0, *(first + op.k for first in op.firsts[:-1])]
-    overlaps = [end - first for first, end in zip(op.firsts, ends, strict=True)]
-    return np.maximum(overlaps, 0).astype(np.uint8)
+def _kept(op: ClassSums) -> Array:
+    """Return how many channels of each group the next one does not compute, uint8 [groups]."""
+    apart = np.diff([*op.firsts, op.firsts[-1] + op.k])
+    return np.asarray(np.minimum(apart, op.k), np.uint8)
 
 
 def planar_work(source: TensorType, result: TensorType) -> PlanarWork:
@@ -201,8 +200,9 @@ def pool_work(op: PoolPlanes, falls: str) -> PoolPlanesWork:
     taps = op.taps
     used = taps.outputs[0] * taps.pitch
     return PoolPlanesWork(
-        planes=taps.channels,
-        channels=taps.channels // op.planes,
+        planes=len(taps.pads),
+        channels=taps.channels,
+        part=taps.part,
         copy_words=taps.copy_words,
         plane=taps.plane,
         words=-(-used // 32),

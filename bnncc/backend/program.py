@@ -36,6 +36,7 @@ __all__ = [
     "Port",
     "Program",
     "SharedWork",
+    "SliceFunction",
     "SliceFunctions",
     "Slide",
     "SpreadColumn",
@@ -581,12 +582,14 @@ class SpreadWork:
             image has its whole row, "halved" where that has every other column, "paired" where two
             such rows of 32 bits make a word of 32 in the copy; else "single".
         bits, load: see above, and the function that loads such a word from any bit.
-        planes: how many there are.
+        planes, channels: of an element, and how many there are.
         x_words, image: words of one in x, and those that hold pixels.
         last, behind: the last word of the image, while it is copied, and the bits of it that do
             not, to be set; "" if there are none.
         guard, buffer: words in front of a plane, and all words, while it is copied.
         outside: a word of what lies outside of the image.
+        pads: where that varies, bit p says what it is in plane p; else 0.
+        fills: words of `fill` for planes in which nothing is set; others follow.
         groups: the copies.
         keep, fill: the C names of the masks [columns of taps][words of a row], where form is
             "single".
@@ -596,6 +599,7 @@ class SpreadWork:
         used, copy_words: words of 32 bits that hold its bits, and all; those from `cleared` on are
             cleared first.
         half: words to the complement; 0 if there is none.
+        part: words of the copies from one plane of an element to the next.
         zeros: the word where a plane of zeros starts.
         plane: words of one plane of the result.
         rows, row_bits, stride, pitch: of a copy: its rows, bits of x from one to the next, and from
@@ -609,6 +613,7 @@ class SpreadWork:
     bits: int
     load: str
     planes: int
+    channels: int
     x_words: int
     image: int
     behind: str
@@ -616,6 +621,8 @@ class SpreadWork:
     guard: int
     buffer: int
     outside: str
+    pads: int
+    fills: int
     groups: tuple[SpreadRows, ...]
     keep: str
     fill: str
@@ -627,6 +634,7 @@ class SpreadWork:
     cleared: int
     copy_words: int
     half: int
+    part: int
     zeros: int
     plane: int
     rows: int
@@ -655,18 +663,39 @@ class SpreadWork:
 
 @dataclass(frozen=True)
 class ClassSum:
-    """The function that sums a class: a width, a form of lists, and room for carries."""
+    """The function that sums a class: a width, a form of lists, and room for carries.
+
+    Attributes:
+        program: the C name of the program.
+        bits: of the sum.
+        wide, unit: whether places are numbers of 32 bits, and how many bytes 1 stands for.
+        carries: how many there are at most.
+        parts: lists of a class, of planes that count 2^i.
+        planes, part_bytes: of an element, and from one to the next.
+        codes: whether plane p of an element counts 2^p times as much as the first.
+    """
 
     program: str
     bits: int
     wide: int
     unit: int
     carries: int
+    parts: int = 1
+    planes: int = 1
+    part_bytes: int = 0
+    codes: bool = False
+
+    @property
+    def weighted(self) -> bool:
+        """Whether there is more than one list of single bits."""
+        return self.parts * self.planes > 1
 
     @property
     def function(self) -> str:
         """Its C name."""
         form = "_wide" * self.wide + (f"_by{self.unit}" if self.unit > 1 else "")
+        form += f"_{self.parts}x{self.planes}" * self.weighted
+        form += f"_{'codes' if self.codes else 'planes'}{self.part_bytes}" * (self.planes > 1)
         return f"{self.program}_class_sum_{self.bits}{form}"
 
 
@@ -700,14 +729,43 @@ class ListsWork:
 
 
 @dataclass(frozen=True)
+class SliceFunction:
+    """A function on numbers in bit slices: an adder, or one that takes the double of one away.
+
+    Attributes:
+        program: the C name of the program.
+        kind: "add" or "less_twice".
+        bits: of the operands, or of the first.
+        narrow, after: of an adder's second operand and its result, where these are not as many, and
+            one more; else 0.
+    """
+
+    program: str
+    kind: str
+    bits: int
+    narrow: int = 0
+    after: int = 0
+
+    @property
+    def function(self) -> str:
+        """Its C name."""
+        more = f"_{self.narrow}_{self.after}" * (self.narrow > 0)
+        return f"{self.program}_{self.kind}_{self.bits}{more}"
+
+    def step(self, *operands: str) -> Step:
+        """Return a call."""
+        return Step(f"{self.function}({', '.join(operands)})", self)
+
+
+@dataclass(frozen=True)
 class SliceFunctions:
     """Functions on bit slices that layers share, one a width."""
 
     program: str
     lists: tuple[ListsWork, ...] = ()
     class_sums: tuple[ClassSum, ...] = ()
-    adds: tuple[int, ...] = ()
-    less_twice: tuple[int, ...] = ()
+    adds: tuple[SliceFunction, ...] = ()
+    less_twice: tuple[SliceFunction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -715,6 +773,7 @@ class Step:
     """A call on numbers in slices; or, if `channel` >= 0, the number that decides that channel."""
 
     text: str
+    function: SliceFunction | None = None
     channel: int = -1
 
 
@@ -738,7 +797,7 @@ class NumbersWork:
         reads_pixel: whether anything depends on the pixel's number `p`.
         pointers: to what the epilogue reads and writes; the rest of the layer's parameters, `same`,
             point to one of them.
-        done: the C name of how many channels of each group earlier ones have done; "" for none.
+        kept: the C name of how many channels of each group the next does not compute; "" for all.
         kinds: of pixels; all but one add something to their numbers.
         edges: the start of the C names of these, of the lanes where, and of where each slice's
             start; "" if there is one kind.
@@ -756,7 +815,7 @@ class NumbersWork:
     reads_pixel: bool
     pointers: tuple[Pointer, ...]
     same: tuple[str, ...]
-    done: str
+    kept: str
     kinds: int
     edges: str
     gaps: str
@@ -766,6 +825,12 @@ class NumbersWork:
 
 _SLICES_OF_A_CLASS_SUM = 700
 """More than gcc and clang keep where nothing is optimised: 486 slices of 8 bytes, 650 of 4."""
+
+_SLICES_OF_A_WEIGHTED_SUM, _ADDRESSES_OF_A_WEIGHTED_SUM = 820, 2000
+"""The same with several lists or planes, the second in bytes.
+
+Found were 5096 bytes with slices of 4, 6424 of 8, 13008 of 16 and 17304 of 32.
+"""
 
 
 @dataclass(frozen=True)
@@ -781,7 +846,6 @@ class SharedWork:
         list_type, limit_type: C types of the elements of arrays.
         built: how a group's list is built; None where all are at hand.
         steps: from classes to channels.
-        adds: the bits of what they add.
         firsts: the C name of the first channel of each group; "" where that is group * k.
         plane_words: words of a plane of the result.
         masked: whether there are pixels of several kinds, or bits that are none.
@@ -802,7 +866,6 @@ class SharedWork:
     class_sum: ClassSum
     list_type: str
     steps: tuple[Step, ...]
-    adds: tuple[int, ...]
     firsts: str
     plane_words: int
     built: ListsWork | None = None
@@ -818,8 +881,11 @@ class SharedWork:
     def stack_bytes(self) -> int:
         """A bound on its local arrays and, without optimisation, every slice of a class sum."""
         sums = (self.classes + self.classes // 4 + 1) * self.width
+        slices, addresses = _SLICES_OF_A_CLASS_SUM, 0
+        if self.class_sum.weighted:
+            slices, addresses = _SLICES_OF_A_WEIGHTED_SUM, _ADDRESSES_OF_A_WEIGHTED_SUM
         lane = 12 + 4 * self.numbers.decisions if self.numbers else 0
-        return self.slice_bytes * (sums + _SLICES_OF_A_CLASS_SUM) + lane * self.lanes
+        return self.slice_bytes * (sums + slices) + addresses + lane * self.lanes
 
 
 @dataclass(frozen=True)
@@ -850,7 +916,8 @@ class PoolPlanesWork:
     """Planes pooled, of copies for the taps of a window.
 
     Attributes:
-        planes, channels: how many there are.
+        planes, channels: of an element, and how many there are.
+        part: words of the copies from one plane of an element to the next.
         copy_words, plane: words of a plane of a copy, and of the result.
         words, tail: of these, those in use, and the used bits of the last; "" if all are.
         offsets: the byte at which each tap's first plane starts.
@@ -859,6 +926,7 @@ class PoolPlanesWork:
 
     planes: int
     channels: int
+    part: int
     copy_words: int
     plane: int
     words: int

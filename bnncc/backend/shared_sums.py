@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from bnncc.backend.epilogues import constant
+from bnncc.backend.merges import merge
 from bnncc.backend.program import (
     ClassSum,
     Constant,
     ListsWork,
     PixelsWork,
     SharedWork,
+    SliceFunction,
     SliceFunctions,
-    Step,
 )
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.shared_sums import ClassSums, SharedSums
@@ -30,9 +31,6 @@ __all__ = [
     "sums_work",
 ]
 
-_LEAST_BITS = 5
-"""Of class sums: the counters of weight 1 to 8, and one more."""
-
 
 def slice_headers(op: ClassSums) -> list[str]:
     """Return the runtime's headers that a layer needs, in order."""
@@ -43,40 +41,6 @@ def slice_headers(op: ClassSums) -> list[str]:
 
 
 # --- Sums -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Widths:
-    """How many bits hold sums, whatever enters.
-
-    Attributes:
-        classes: those of one class.
-        added: those of sums of 1, 2, 4, ... classes, which `_steps` adds.
-    """
-
-    classes: int
-    added: tuple[int, ...]
-
-    @property
-    def channels(self) -> int:
-        """Those of channels: T has one more than what it is the sum of, T - 2 N has two."""
-        return self.added[-1] + 2 if self.added else self.classes
-
-
-def _widths(sizes: Array) -> _Widths:
-    """Return the widths for classes of some sizes, int64 [groups, classes]."""
-    rounds = sizes.shape[1].bit_length() - 1
-    classes = max(_LEAST_BITS, int(sizes.max()).bit_length())
-    most = [1] * rounds
-    folded = sizes
-    for j in range(rounds):
-        most[j] = max(most[j], folded.max())
-        inverted = folded[:, 1::2]
-        for doublings in range(j + 1, rounds):
-            inverted = inverted[:, ::2] + inverted[:, 1::2]
-            most[doublings] = max(most[doublings], inverted.max())
-        folded = folded[:, ::2] + folded[:, 1::2]
-    return _Widths(classes, tuple(int(n).bit_length() for n in most))
 
 
 def shared_work(
@@ -119,7 +83,7 @@ def sums_work(
 ) -> tuple[SharedWork, tuple[Constant, ...]]:
     """Return how a layer computes its sums, see `shared_work`."""
     lists, fours = (graph.constants[operand] for operand in node.inputs[1:3])
-    widths = _widths(op.class_sizes(lists, fours))
+    merged = merge(op, op.class_sums(lists, fours), name)
     built, tables = _built(op, lists, name, hint) if op.built else (None, ())
     wide = bool(built.wide) if built else lists.itemsize == 4
     constants = [
@@ -130,7 +94,18 @@ def sums_work(
     if not regular:
         firsts = np.array(op.firsts, np.uint16)
         constants.append(constant(f"{hint}_firsts", firsts, "parameters"))
-    class_sum = ClassSum(name, widths.classes, int(wide), op.unit, int(fours.max()) // 4 + 4)
+    planes = len(op.taps.pads)
+    class_sum = ClassSum(
+        name,
+        merged.bits,
+        int(wide),
+        op.unit,
+        int(fours.max()) // 4 + 4,
+        parts=op.parts,
+        planes=planes,
+        part_bytes=4 * op.taps.part if planes > 1 else 0,
+        codes=op.of_codes and planes > 1,
+    )
     work = SharedWork(
         k=op.k,
         classes=op.classes,
@@ -140,12 +115,11 @@ def sums_work(
         band_blocks=32 * op.taps.held // op.taps.lanes,
         slice_bytes=op.taps.lanes // 8,
         lanes=op.taps.lanes,
-        width=widths.channels,
+        width=merged.width,
         class_sum=class_sum,
         list_type="uint32_t" if wide else "uint16_t",
         built=built,
-        steps=_steps(op.k, widths, name),
-        adds=widths.added,
+        steps=merged.steps,
         firsts="" if regular else constants[-1].name,
         plane_words=op.taps.plane,
     )
@@ -183,77 +157,36 @@ def _built(
     return work, tables
 
 
-def _steps(k: int, widths: _Widths, name: str) -> tuple[Step, ...]:
-    """Return what leads from classes to channels, in order.
-
-    Channel 0 is the sum of all classes, T; channel j is T - 2 N, with N that of the classes which
-    it sees inverted. Round j finds N of channel j, whose signs differ between each two sums that
-    follow one another, then makes them one.
-    """
-    steps: list[Step] = []
-    inverted: list[str] = []
-    for j in range(1, k):
-        left = 1 << (k - 1 - j)
-        parts = [f"sums[{2 * i + 1}]" for i in range(left)]
-        for doublings in range(j - 1, k - 2):
-            held = [f"rest[{j - 1 + i}]" for i in range(len(parts) // 2)]
-            call = f"{name}_add_{widths.added[doublings]}"
-            steps += [
-                Step(f"{call}({to}, {a}, {b})")
-                for to, a, b in zip(held, parts[::2], parts[1::2], strict=True)
-            ]
-            parts = held
-        inverted += parts
-        call = f"{name}_add_{widths.added[j - 1]}"
-        steps += [Step(f"{call}(sums[{i}], sums[{2 * i}], sums[{2 * i + 1}])") for i in range(left)]
-    total = widths.channels - 1
-    for j, of in enumerate(inverted, 1):
-        steps += [
-            Step(f"{name}_less_twice_{total}(channel, sums[0], {of})"),
-            Step("channel", channel=j),
-        ]
-    if k > 1:
-        steps.append(Step(f"sums[0][{total}] = bnn_slice_fill(0)"))
-    return (*steps, Step("sums[0]", channel=0))
-
-
 def slice_functions(name: str, works: Sequence[SharedWork]) -> SliceFunctions:
     """Return the functions that the layers of a program share, each for a width."""
-    sums: dict[tuple[int, int, int], ClassSum] = {}
-    adds: set[int] = set()
-    less: set[int] = set()
+    sums: dict[str, ClassSum] = {}
+    functions: set[SliceFunction] = set()
     for work in works:
         one = work.class_sum
-        key = (one.bits, one.wide, one.unit)
-        if key not in sums or sums[key].carries < one.carries:
-            sums[key] = one
-        adds.update(work.adds)
-        if work.k > 1:
-            less.add(work.width - 1)
+        same = sums.get(one.function)
+        if same is None or same.carries < one.carries:
+            sums[one.function] = one
+        functions.update(step.function for step in work.steps if step.function)
     lists = {work.built.function: work.built for work in works if work.built}
+    order = sorted(sums, key=lambda function: (sums[function].bits, function))
+    merging = sorted(functions, key=lambda f: (f.bits, f.narrow, f.after))
     return SliceFunctions(
         name,
         tuple(lists[function] for function in sorted(lists)),
-        tuple(sums[key] for key in sorted(sums)),
-        tuple(sorted(adds)),
-        tuple(sorted(less)),
+        tuple(sums[function] for function in order),
+        tuple(f for f in merging if f.kind == "add"),
+        tuple(f for f in merging if f.kind == "less_twice"),
     )
 
 
 def moved(graph: Graph, node: Node, op: ClassSums) -> Array:
     """Return by how much each channel's sum is more than M, int64 [groups, k].
 
-    Channel 0 of a group is M. Channel j, T - 2 N, is M less the real planes that it sees inverted,
-    and 2^width more, so that it is never negative.
+    M has all that a channel sees inverted, and less what that is.
     """
-    sizes = op.class_sizes(*(graph.constants[operand] for operand in node.inputs[1:3]))
-    width = _widths(sizes).channels - 1
-    result = np.zeros((len(op.firsts), op.k), np.int64)
-    classes = np.arange(op.classes)
-    for j in range(1, op.k):
-        inverted = sizes[:, classes >> (j - 1) & 1 == 1].sum(axis=1)
-        result[:, j] = (1 << width) - inverted
-    return result
+    most = op.class_sums(*(graph.constants[operand] for operand in node.inputs[1:3]))
+    more: Array = merge(op, most, "").more - most @ (op.patterns < 0)
+    return more
 
 
 def _decisions(op: SharedSums, limits: Array, more: Array, width: int) -> Array:

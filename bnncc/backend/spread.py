@@ -15,6 +15,9 @@ from bnncc.ir.types import Array, PixelPlanes, TensorType
 
 __all__ = ["spread_work"]
 
+_OUTSIDE = "outside"
+"""What the template calls a word of what lies outside of the image."""
+
 
 def spread_work(op: Spread, x: TensorType, hint: str) -> tuple[SpreadWork, tuple[Constant, ...]]:
     """Return how planes are copied for the taps of a window, and the masks where a loop needs them.
@@ -41,14 +44,17 @@ def spread_work(op: Spread, x: TensorType, hint: str) -> tuple[SpreadWork, tuple
         form=form,
         bits=bits,
         load=f"bnn_bits{bits}" if taps.by_row else "bnn_aligned_bits32",
-        planes=taps.channels,
+        planes=len(taps.pads),
+        channels=taps.channels,
         x_words=x.layout.words(height),
         image=-(-height * op.pitch // 32),
-        behind=_behind(height * op.pitch, bits) if taps.pad else "",
+        behind=_if_set(_behind(height * op.pitch, bits), taps) if any(taps.pads) else "",
         last=image.guard + (height * op.pitch - 1) // bits,
         guard=image.guard,
         buffer=image.words,
-        outside=_literal(taps.pad * ((1 << bits) - 1), bits),
+        outside=_OUTSIDE if _varies(taps) else _literal(taps.pads[0] * ((1 << bits) - 1), bits),
+        pads=sum(pad << p for p, pad in enumerate(taps.pads)) if _varies(taps) else 0,
+        fills=tables[1].values.size // 2 if tables and _varies(taps) else 0,
         groups=groups,
         keep=tables[0].name if tables else "",
         fill=tables[1].name if tables else "",
@@ -60,6 +66,7 @@ def spread_work(op: Spread, x: TensorType, hint: str) -> tuple[SpreadWork, tuple
         cleared=0 if form == "single" else cleared,
         copy_words=taps.copy_words,
         half=taps.half if taps.inverted else 0,
+        part=taps.part,
         zeros=taps.zeros // 4,
         plane=taps.held,
         rows=taps.copies[0].rows,
@@ -145,9 +152,21 @@ def _rows(
         # What comes from another row then is masked.
         inside = bits % op.pitch == 0 and abs(moved) < bits
         value = _moved(row, moved) if inside else ""
-        places = masks.literals(copy.column, bits)
+        places = tuple(
+            (keep, _if_set(fill, op.taps)) for keep, fill in masks.literals(copy.column, bits)
+        )
         columns.append(SpreadColumn(number * words, start + offset, value, copy.column, places))
     return SpreadRows(start, tuple(columns))
+
+
+def _varies(taps: TapPlanes) -> bool:
+    """Whether the bit outside of the image is not the same in all planes of an element."""
+    return len(set(taps.pads)) > 1
+
+
+def _if_set(word: str, taps: TapPlanes) -> str:
+    """Return bits outside of an image as they are in a plane, in C."""
+    return f"({word} & {_OUTSIDE})" if word and _varies(taps) else word
 
 
 def _moved(value: str, bits: int) -> str:
@@ -160,10 +179,12 @@ class _Masks:
 
     Attributes:
         keep, fill: 0/1 [columns of taps, pitch].
+        varies: whether bits are set in some planes of an element only.
     """
 
     keep: Array
     fill: Array
+    varies: bool
 
     @staticmethod
     def of(taps: TapPlanes) -> _Masks:
@@ -174,8 +195,8 @@ class _Masks:
         taken = np.arange(axis.kernel)[:, np.newaxis] * axis.dilation + places
         keep[:, :outputs] = (taken >= 0) & (taken < width)
         fill = np.zeros_like(keep)
-        fill[:, :outputs] = (1 - keep[:, :outputs]) * taps.pad
-        return _Masks(keep, fill)
+        fill[:, :outputs] = (1 - keep[:, :outputs]) * max(taps.pads)
+        return _Masks(keep, fill, _varies(taps))
 
     def literals(self, column: int, bits: int) -> tuple[tuple[str, str], ...]:
         """Return, for each word until they repeat, what to keep and what to set; "" if nothing."""
@@ -187,15 +208,19 @@ class _Masks:
         )
 
     def tables(self, hint: str) -> tuple[Constant, Constant]:
-        """Return the masks as arrays, uint32 [columns of taps, words of a row]."""
+        """Return the masks as arrays, uint32 [columns of taps, words of a row].
+
+        Where the bits to set vary, there is an array of zeros in front of them.
+        """
         repeats = max(1, 32 // self.keep.shape[1])
+        unset = [np.zeros_like(self.fill)] if self.varies else []
         keep, fill = (
             constant(
                 f"{hint}_{name}",
                 np.packbits(np.tile(m, (1, repeats)), 1, "little").view("<u4"),
                 "parameters",
             )
-            for name, m in (("keep", self.keep), ("fill", self.fill))
+            for name, m in (("keep", self.keep), ("fill", np.concatenate([*unset, self.fill])))
         )
         return keep, fill
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,30 @@ import numpy as np
 from bnncc.ir.taps import TapPlanes
 from bnncc.ir.types import Array
 
-__all__ = ["PlaneCodes", "class_list"]
+__all__ = ["PlaneCodes", "class_list", "class_patterns"]
+
+
+@functools.cache
+def class_patterns(k: int, *, ternary: bool) -> Array:
+    """Return how the planes of each class enter k channels, int8 [classes, k].
+
+    The first channel that they enter at all, they enter with +1. Signs alone make 2^(k-1) classes:
+    channel j has the other sign where bit j - 1 of the class's number is set. With zeros there are
+    (3^k - 1) / 2: those of k - 1 channels, each with +1, -1 and 0 in the last one in turn, and then
+    the class that enters the last channel alone.
+    """
+    patterns = np.ones((1, 1), np.int8)
+    for _ in range(1, k):
+        count, width = patterns.shape
+        if ternary:
+            last = np.tile(np.array([1, -1, 0], np.int8), count)
+            patterns = np.column_stack([np.repeat(patterns, 3, axis=0), last])
+            patterns = np.vstack([patterns, np.eye(1, width + 1, width, dtype=np.int8)])
+        else:
+            last = np.repeat(np.array([1, -1], np.int8), count)
+            patterns = np.column_stack([np.tile(patterns, (2, 1)), last])
+    patterns.setflags(write=False)
+    return patterns
 
 
 @dataclass(frozen=True)
@@ -57,14 +81,17 @@ class PlaneCodes:
         return np.asarray(codes.reshape(len(words), -1), np.int64)
 
 
-def class_list(codes: Array, classes: int, places: Array, taps: TapPlanes) -> tuple[Array, Array]:
+def class_list(
+    codes: Array, classes: int, places: Array, taps: TapPlanes, least: int = 1
+) -> tuple[Array, Array]:
     """Return one group's list: class after class, each filled up to fours with planes of zeros.
 
     Args:
-        codes: of planes [P], see `PlaneCodes`.
+        codes: of planes [P]: bit 0 says that one is inverted, the others are its class.
         classes: how many there are.
         places: the byte where each plane starts [P].
         taps: where planes are, complements included.
+        least: fours of a class; C starts sums of a single list with one.
 
     Returns:
         Where planes start, in bytes, int64 [entries]; uint16 [classes], the fours of each class.
@@ -73,7 +100,7 @@ def class_list(codes: Array, classes: int, places: Array, taps: TapPlanes) -> tu
     where = places + np.where(codes & 1, 4 * taps.half, 0)
     order = np.lexsort((where, keys))
     counts = np.bincount(keys, minlength=classes)
-    fours = np.maximum(-(-counts // 4), 1)  # C starts sums with four
+    fours = np.maximum(-(-counts // 4), least)
     starts = np.cumsum(4 * fours) - 4 * fours
     held = np.full(4 * fours.sum(), taps.zeros, np.int64)
     rank = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -34,15 +34,16 @@ class Copy:
 class TapPlanes:
     """Copies of an image's planes, so that all taps of a window find theirs at the same lanes.
 
-    Stored as words of 32 bits [N, words]: the copies, one after the other, of each the planes
-    [planes of an element * C], of each rows of `pitch` bits, filled up with zeros; if `inverted`,
-    all of that again with every bit of the rows inverted; and a plane of zeros in the end.
+    Stored as words of 32 bits [N, words]: the copies, one after the other, of each the planes of
+    all channels, of each rows of `pitch` bits, filled up with zeros; if `inverted`, all of that
+    again with every bit of the rows inverted; and a plane of zeros in the end. Where elements have
+    several planes, all of this follows for the next, so that a channel's are `part` words apart.
 
     Attributes:
         window: of one or two axes.
         sizes: the image's [H, W] or [W].
-        channels: how many planes, those of all channels together.
-        pad: the bit outside of the image.
+        channels: how many there are.
+        pads: for each plane of an element, the bit outside of the image.
         pitch: bits from one row of outputs to the next.
         lanes: of a slice.
         by_row: whether a tap of another row finds its planes a row further in the same copy, where
@@ -55,7 +56,7 @@ class TapPlanes:
     window: Window
     sizes: tuple[int, ...]
     channels: int
-    pad: int
+    pads: tuple[int, ...]
     pitch: int
     lanes: int
     by_row: bool
@@ -130,16 +131,21 @@ class TapPlanes:
 
     @property
     def zeros(self) -> int:
-        """The byte where a plane of zeros starts."""
+        """The byte where the first plane of zeros starts."""
         return 4 * self.half * (1 + self.inverted)
+
+    @property
+    def part(self) -> int:
+        """Words from one plane of an element to the next."""
+        return self.zeros // 4 + self.held
 
     @property
     def words(self) -> int:
         """All words."""
-        return self.zeros // 4 + self.held
+        return len(self.pads) * self.part
 
     def offsets(self) -> Array:
-        """Return the byte at which each tap's planes start, int64 [*kernel, channels]."""
+        """Return the byte at which each tap's first planes start, int64 [*kernel, channels]."""
         y, x = self.axes
         places = np.zeros((y.kernel, x.kernel), np.int64)
         index = {(copy.column, copy.first): n for n, copy in enumerate(self.copies)}
@@ -160,10 +166,15 @@ class TapPlanes:
         return valid.reshape(self.window.taps, *self.outputs)
 
     def spread(self, bits: Array, band: int = 0) -> Array:
-        """Return the words that hold planes 0/1 [N, channels, *sizes], uint32 [N, words]."""
+        """Return uint32 [N, words] that hold planes 0/1 [N, planes, channels, *sizes]."""
+        parts = [self._spread(bits[:, p], pad, band) for p, pad in enumerate(self.pads)]
+        return np.concatenate(parts, axis=1)
+
+    def _spread(self, bits: Array, pad: int, band: int) -> Array:
+        """Return the words of one plane of the elements, 0/1 [N, channels, *sizes]."""
         count = len(bits)
         image = bits.reshape(count, self.channels, *self.extents)
-        copies = np.stack([self._copied(image, copy, band) for copy in self.copies], axis=1)
+        copies = np.stack([self._copied(image, copy, pad, band) for copy in self.copies], axis=1)
         flat = copies.reshape(count, len(self.copies), self.channels, -1)
         unused = 32 * self.copy_words - flat.shape[-1]
         sides = (flat, 1 - flat) if self.inverted else (flat,)
@@ -171,7 +182,7 @@ class TapPlanes:
         words = [pack_bits(side, 32).reshape(count, -1) for side in filled]
         return np.concatenate([*words, np.zeros((count, self.held), np.uint32)], axis=1)
 
-    def _copied(self, image: Array, copy: Copy, band: int) -> Array:
+    def _copied(self, image: Array, copy: Copy, pad: int, band: int) -> Array:
         """Return a copy's bits [N, channels, rows, pitch]."""
         x = self.axes[1]
         height, width = self.extents
@@ -181,13 +192,19 @@ class TapPlanes:
         taken = image[:, :, np.clip(rows, 0, height - 1)][..., np.clip(columns, 0, width - 1)]
         above_or_below = (rows < 0) | (rows >= height)
         outside = above_or_below[:, np.newaxis] | (columns < 0) | (columns >= width)
-        filled = np.where(outside, np.uint8(self.pad), taken).astype(np.uint8)
+        filled = np.where(outside, np.uint8(pad), taken).astype(np.uint8)
         filled[..., self.outputs[1] :] = 0
         return filled
 
-    def slices(self, words: Array, offsets: Array) -> Array:
-        """Return the planes at byte offsets [P] of words [N, words], 0/1 [N, P, plane bits]."""
-        octets = words.view(np.uint8)
+    def slices(self, words: Array, offsets: Array, plane: int = 0) -> Array:
+        """Return what is at byte offsets [P] of words [N, words], 0/1 [N, P, plane bits].
+
+        Args:
+            words: as described above.
+            offsets: of first planes.
+            plane: which plane of the elements there.
+        """
+        octets = words.view(np.uint8)[:, 4 * plane * self.part :]
         size = 4 * self.held
         return np.stack(
             [unpack_bits(octets[:, start : start + size], 8 * size) for start in offsets], axis=1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -28,8 +27,6 @@ from bnncc.backend.program import (
 )
 
 __all__ = ["Work", "code_of", "code_of_program", "moving", "work_of"]
-
-_STEP = re.compile(r"\w+_(?P<what>add|less_twice)_(?P<bits>\d+)\(")
 
 Work = Mapping[str, float]
 """What is done -> how often. Names begin with the kind of layer, which is measured as one."""
@@ -145,7 +142,7 @@ def _finish(layer: Layer, kind: str, values: int) -> Work:
 def _spread(work: SpreadWork, bands: int) -> Work:
     """The words or rows of all copies, of each band; complements come with them."""
     kind = f"spread {work.form}"
-    planes = work.planes * bands
+    planes = work.planes * work.channels * bands
     copies = planes * sum(len(rows.columns) for rows in work.groups)
     done = {
         f"{kind}: plane": planes,
@@ -163,15 +160,16 @@ def _spread(work: SpreadWork, bands: int) -> Work:
 def _sums(layer: Layer, work: SharedWork) -> Work:
     """The planes of all classes, what makes channels of them, and what becomes of these."""
     times, groups = work.blocks, work.groups
+    walks = work.classes * work.class_sum.parts * work.class_sum.planes
     fours = next(c.values for c in layer.constants if c.name.endswith("_fours"))
     entries = 4 * int(fours.sum(dtype=np.int64))
     built = work.built.taps * work.built.depth * groups * work.bands if work.built else 0
     bits = _bits_of_steps(work)
     channels = times * groups * work.k
     done = {
-        "sums: plane": times * entries,
+        "sums: plane": times * entries * work.class_sum.planes,
         "sums: entry that is built": built,
-        "sums: class": times * groups * work.classes,
+        "sums: class": times * groups * walks,
         "sums: bit of an addition": times * groups * bits["add"],
         "sums: bit of a difference": times * groups * bits["less_twice"],
         "sums: channel": channels,
@@ -190,20 +188,20 @@ def _sums(layer: Layer, work: SharedWork) -> Work:
 
 
 def _bits_of_steps(work: SharedWork) -> Counter[str]:
-    """Return the bits of what is added and taken away, by the end of the functions' names."""
+    """Return the bits of what is added and taken away, by the kind of function."""
     bits = Counter[str]()
     for step in work.steps:
-        if found := _STEP.match(step.text):
-            bits[found["what"]] += int(found["bits"])
+        if step.function:
+            bits[step.function.kind] += step.function.bits
     return bits
 
 
 def _pool_planes(work: PoolPlanesWork) -> Work:
-    words = work.planes * work.words
+    words = work.planes * work.channels * work.words
     return {
         "pool of planes: tap": words * len(work.offsets),
         "pool of planes: word": words,
-        "pool of planes: plane": work.planes,
+        "pool of planes: plane": work.planes * work.channels,
     }
 
 
@@ -248,8 +246,8 @@ def code_of_program(program: Program) -> Work:
     """Return what the code of a program consists of: its layers, and what shared sums call."""
     parts: Counter[str] = Counter({"class sum": len(program.slices.class_sums)})
     parts["list"] = len(program.slices.lists)
-    parts["bit of an addition"] = sum(program.slices.adds)
-    parts["bit of a difference"] = sum(program.slices.less_twice)
+    parts["bit of an addition"] = sum(add.bits for add in program.slices.adds)
+    parts["bit of a difference"] = sum(less.bits for less in program.slices.less_twice)
     for layer in program.layers:
         parts.update(code_of(layer))
     return parts

@@ -40,6 +40,8 @@ def _apply(graph: Graph, context: Context) -> Outcome:
 
 def _build(rewrite: Rewrite, node: Node, op: SharedSums | SharedConv) -> str:
     """Let a layer build its lists; or return why not."""
+    if op.parts > 1 or op.ternary:
+        return "its weights are not all +-1"
     lists, fours = (rewrite.value(name) for name in node.inputs[1:3])
     codes = codes_of(op, lists, fours)
     if codes is None:

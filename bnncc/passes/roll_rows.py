@@ -21,7 +21,7 @@ from bnncc.ir.ops.shared_sums import SharedConv, SharedSums, Spread
 from bnncc.ir.taps import TapPlanes
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.passes.base import Context, Outcome, Pass
-from bnncc.passes.sharing import instructions, stored
+from bnncc.passes.sharing import Grouping, Load, instructions, stored
 
 __all__ = ["ROLL_ROWS", "bands", "in_other_copies", "rolled", "time_of_band"]
 
@@ -70,11 +70,13 @@ def time_of_band(op: SharedSums | SharedConv, rows: int, *, lean: bool) -> float
     """
     whole, band = replace(op.taps, band=0), replace(op.taps, band=rows)
     word = op.taps.word_bits // 32 if op.taps.by_row else 1
-    words = band.bands * band.half - whole.half
-    copied = _COPY * 2 * words / word + _PLANE * (band.bands - 1) * op.taps.channels
+    elements = len(op.taps.pads)
+    words = elements * (band.bands * band.half - whole.half)
+    copied = _COPY * 2 * words / word + _PLANE * (band.bands - 1) * elements * op.taps.channels
     slices = len(op.firsts) * 32 * op.taps.plane / op.taps.lanes
+    grouping, load = Grouping(op.k, op.ternary), Load(op.depth * elements, op.parts * elements)
     built = _LIST * op.depth * len(op.firsts) if lean else 0.0
-    return (copied + built * (band.bands - 1)) / (slices * instructions(op.k, op.depth) + built)
+    return (copied + built * (band.bands - 1)) / (slices * instructions(grouping, load) + built)
 
 
 def _best(op: SharedSums | SharedConv, pitch: int, *, lean: bool) -> int:

@@ -9,22 +9,25 @@ After:  `%r, %y = SharedConv(%t, lists, base, %s)` with the same epilogue, %r an
 
 Layers that follow one another hand on planes of pixels and planar numbers, without the Moves;
 pools of bits between them become `PoolPlanes`.
+Elements of several planes and weights of several bits take the same kernels: planes of an element
+share one list, and weights are sums of signs times powers of two, see `sharing`.
 Exact: M is counted in another order; where taps lie outside of the image and count nothing, the
-planes hold -1 there, and the limits or bases of such pixels make up for what that adds.
+planes of single bits hold -1 there, and the limits or bases of such pixels make up for what that
+adds. Elements of several planes have a 0.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops.kernels import Epilogue, GatherBits, MismatchScale, Move, PoolBits, XnorConv
-from bnncc.ir.ops.shared_sums import PoolPlanes, SharedConv, SharedSums, Spread
-from bnncc.ir.storage import decode, encode, plane_count, unpack_bits
+from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, SharedConv, SharedSums, Spread
+from bnncc.ir.storage import decode, encode, plane_count, to_planes, unpack_bits
 from bnncc.ir.taps import TapPlanes
 from bnncc.ir.types import (
     DENSE,
@@ -39,10 +42,20 @@ from bnncc.ir.types import (
 from bnncc.ir.window import Window
 from bnncc.passes.base import Context, Outcome, Pass, Refusal
 from bnncc.passes.eliminate_dead import without_dead
-from bnncc.passes.sharing import best_group_size, group_starts, listed
+from bnncc.passes.packing import accumulator_base
+from bnncc.passes.sharing import (
+    Lists,
+    best_grouping,
+    group_starts,
+    listed,
+    loads,
+)
 from bnncc.targets import Target
 
 __all__ = ["SHARE_SUMS", "pitch_of", "regroups"]
+
+_LARGEST_LIMIT = 1 << 24
+"""No sum exceeds it."""
 
 
 def _apply(graph: Graph, context: Context) -> Outcome:
@@ -51,7 +64,7 @@ def _apply(graph: Graph, context: Context) -> Outcome:
     for node in graph.nodes:
         reason = "not asked for"
         if isinstance(node.op, XnorConv) and context.shares(node.outputs[0], node.origin):
-            reason = _misfit(graph, node, node.op) or sharing.share(node, node.op)
+            reason = _misfit(node.op) or sharing.share(node, node.op)
             if reason:
                 refusals.append(Refusal(node.name, node.origin, f"no shared sums: {reason}"))
         if isinstance(node.op, PoolBits) and context.pools_planes(node.output):
@@ -62,16 +75,9 @@ def _apply(graph: Graph, context: Context) -> Outcome:
     return Outcome(graph if shared is graph else without_dead(shared), tuple(refusals))
 
 
-def _misfit(graph: Graph, node: Node, op: XnorConv) -> str:
+def _misfit(op: XnorConv) -> str:
     """Return why a layer cannot take shared sums, or ""."""
-    x = graph.types[node.inputs[0]].element
-    if not op.window.axes:
-        return "a dense layer has one pixel, and lanes are pixels"
-    if x is not Element.BIPOLAR:
-        return f"it reads {x.value}, not single bits"
-    if op.parts != (1,) or op.zeros:
-        return "some of its weights are not +-1"
-    return ""
+    return "" if op.window.axes else "a dense layer has one pixel, and lanes are pixels"
 
 
 def _compares(epilogue: Epilogue) -> bool:
@@ -113,6 +119,70 @@ class _Sums(NamedTuple):
     slices: str
     unit: int
     skip: bool
+
+
+class _Kinds(TypedDict):
+    """More of them: of elements of several planes, and weights of several bits."""
+
+    parts: int
+    of_codes: bool
+    levels: int
+    ternary: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """What is known of a layer that shares sums.
+
+    Attributes:
+        op: the layer as it was.
+        element: of what it reads.
+        weights: its integers, [O, depth, *kernel].
+        lists: of its sums.
+        totals: what all that a channel sums counts, int64 [O].
+        kinds: of its elements and weights.
+    """
+
+    op: XnorConv
+    element: Element
+    weights: Array
+    lists: Lists
+    totals: Array
+    kinds: _Kinds
+
+    @property
+    def scale(self) -> tuple[int, int]:
+        """Factor and divisor of n = (base - factor * M) / divisor.
+
+        n is K - 2 * M for single bits, and K - M for all others; of twice that, the first is half.
+        """
+        bipolar = self.element is Element.BIPOLAR
+        return 1 + (bipolar and not self.lists.doubled), 1 + (not bipolar and self.lists.doubled)
+
+    def base(self, shared: ClassSums) -> Array:
+        """Return what n is without mismatches, before the division, int64 [O, kinds].
+
+        Where taps outside of the image count nothing, planes of single bits hold -1 there.
+        """
+        divisor = self.scale[1]
+        inside, _ = shared.kinds()
+        taps = np.moveaxis(self.weights, 1, -1).sum(axis=-1).reshape(len(self.weights), -1)
+        outside = divisor * (taps @ ~inside.T)
+        base = self.totals
+        if self.element.code_bits:
+            weights = divisor * self.weights.reshape(len(base), -1).sum(axis=1)
+            base = self.element.largest_code * (base + weights) // 2
+        elif self.element is Element.BIPOLAR and self.lists.doubled:
+            base = base // 2
+        return np.asarray(base[:, np.newaxis] + outside)
+
+    def thresholds(self, held: Array) -> Array:
+        """Return int64 [planes, O, T] so that n >= threshold, of an epilogue's."""
+        if not self.op.direct:
+            return held.astype(np.int64)
+        scale = MismatchScale.of(self.op.parts, bipolar=self.element is Element.BIPOLAR)
+        base = accumulator_base(self.weights, self.element, self.op.parts)[:, np.newaxis]
+        return -((scale.factor * held.astype(np.int64) - base) // scale.divisor)
 
 
 class _Sharing:
@@ -159,8 +229,8 @@ class _Sharing:
         if name not in self._made or op.codes:
             return False
         y = self.graph.types[node.output]
-        planes = plane_count(x.element)
-        taps = self._taps(op.window, x.shape[2:], planes * x.shape[1], y.shape[-1], pad=0)
+        pads = (0,) * plane_count(x.element)
+        taps = self._taps(op.window, x.shape[2:], x.shape[1], y.shape[-1], pads)
         falls: tuple[str, ...] = ()
         if mask:
             if not taps.inside().all():
@@ -183,56 +253,71 @@ class _Sharing:
     def share(self, node: Node, op: XnorConv) -> str:
         """Replace a layer; or return why not."""
         x, y = self.graph.types[node.inputs[0]], self.graph.types[node.outputs[0]]
-        pad = int(op.pad > 0 and not op.skip)
-        copies = self._taps(op.window, x.shape[2:], x.shape[1], y.shape[-1], pad=pad)
+        skip = op.skip and x.element is Element.BIPOLAR
+        copies = self._taps(op.window, x.shape[2:], x.shape[1], y.shape[-1], _pads(x.element, op))
         taps = replace(copies, inverted=True)
-        bits = op.weight_bits(self.graph.constants[node.inputs[1]])
-        count = op.channels // op.groups
-        k = best_group_size(count, bits[0].size, self.slices.addition)
-        firsts = group_starts(op.channels, op.groups, k)
-        lists = listed(bits, taps, firsts, k, op.groups)
-        if lists is None:
-            return "more planes enter a channel than its counters hold"
-        sums = _Sums(
-            taps, op.channels, k, firsts, bits[0].size, self.slices.header, lists.unit, op.skip
+        own = [self.graph.constants[name] for name in node.inputs[1 : op.own_operands]]
+        weights = op.integers(own)
+        elements = plane_count(x.element)
+        load = loads(weights, op.groups, elements)
+        grouping = best_grouping(
+            op.channels // op.groups, load, self.slices.addition, zeros=not weights.all()
         )
-        new, planes = self._as_pixels(
+        k = grouping.k
+        firsts = group_starts(op.channels, op.groups, k)
+        lists = listed(weights, taps, firsts, grouping, op.groups, codes=op.codes)
+        if isinstance(lists, str):
+            return lists
+        totals = np.zeros(op.channels, np.int64)
+        for first, total in zip(firsts, lists.totals, strict=True):
+            totals[first : first + k] = total  # where groups overlap, the last one's channels count
+        kinds = _Kinds(
+            parts=lists.parts, of_codes=op.codes, levels=op.levels, ternary=grouping.ternary
+        )
+        layer = _Layer(op, x.element, weights, lists, totals, kinds)
+        sums = _Sums(
+            *(taps, op.channels, k, firsts, weights[0].size, self.slices.header, lists.unit, skip),
+        )
+        new, read = self._as_pixels(
             self._ungrouped(node.inputs[0]),
-            PixelPlanes(pitch_of(x.shape[-1]), taps.lanes),
+            PixelPlanes(pitch_of(x.shape[-1]), taps.lanes, elements),
             node.origin,
         )
         constant = self.rewrite.constant
-        weights = node.inputs[1]
+        name = node.inputs[1]
         word = {2: Element.WORD16, 4: Element.WORD32}[lists.entries.dtype.itemsize]
         operands = (
-            constant(f"{weights}.list", lists.entries, word),
-            constant(f"{weights}.fours", lists.fours, Element.WORD16),
+            constant(f"{name}.list", lists.entries, word),
+            constant(f"{name}.fours", lists.fours, Element.WORD16),
         )
-        pitch = self._pitch(planes)
         made = self.rewrite.fresh(f"{node.inputs[0]}.taps")
-        spread = self.rewrite.node(Spread(taps, pitch), (planes,), made, node.origin)
+        spread = self.rewrite.node(Spread(taps, self._pitch(read)), (read,), made, node.origin)
         ending = self._limited if _compares(op.epilogue) else self._finished
-        more, last = ending(node, op, sums, bits, (spread.output, *operands))
+        more, last = ending(node, layer, sums, (spread.output, *operands))
         self._keep_made(node)
         self.rewrite.replace(node, [*new, spread, *more, last])
         return ""
 
     def _limited(
-        self, node: Node, op: XnorConv, sums: _Sums, bits: Array, operands: tuple[str, ...]
+        self, node: Node, layer: _Layer, sums: _Sums, operands: tuple[str, ...]
     ) -> tuple[list[Node], Node]:
         """Return the layer as bits by comparison of M."""
-        shared = SharedSums(*sums, op.epilogue.stores[0].to)
-        limits = self._limits(node, op, shared, bits)
-        held = self.rewrite.constant(f"{node.output}.limits", limits, Element.I32)
+        shared = SharedSums(*sums, layer.op.epilogue.stores[0].to, **layer.kinds)
+        factor, divisor = layer.scale
+        thresholds = layer.thresholds(self.graph.constants[node.inputs[-1]])[..., np.newaxis]
+        base = layer.base(shared)[:, np.newaxis]
+        limits = np.clip((base - divisor * thresholds) // factor, -1, _LARGEST_LIMIT)
+        name = f"{node.output}.limits"
+        held = self.rewrite.constant(name, limits.astype(np.int32), Element.I32)
         return [], self.rewrite.node(shared, (*operands, held), node.output, node.origin)
 
     def _finished(
-        self, node: Node, op: XnorConv, sums: _Sums, bits: Array, operands: tuple[str, ...]
+        self, node: Node, layer: _Layer, sums: _Sums, operands: tuple[str, ...]
     ) -> tuple[list[Node], Node]:
         """Return the layer with its epilogue, behind what gives it its operands."""
-        scale = _scale(op)
-        shared = SharedConv(op.epilogue, *sums, scale.factor, scale.divisor)
-        base = _base(op, shared, bits, self._own_base(node, op))
+        op = layer.op
+        shared = SharedConv(op.epilogue, *sums, *layer.scale, **layer.kinds)
+        base = layer.base(shared).astype(np.int32)
         held = self.rewrite.constant(f"{node.outputs[0]}.bases", base, Element.I32)
         own, variables = op.own_operands, op.epilogue.variables
         new: list[Node] = []
@@ -243,10 +328,6 @@ class _Sharing:
             read.append(planar)
         inputs = (*operands, held, *read, *node.inputs[own + variables :])
         return new, self.rewrite.results(shared, inputs, node.outputs, node.origin)
-
-    def _own_base(self, node: Node, op: XnorConv) -> Array | None:
-        """Return the layer's own base, if it has one."""
-        return None if op.skip else self.graph.constants[node.inputs[2]]
 
     def _as_planar(
         self, name: str, op: SharedConv, origin: tuple[str, ...]
@@ -262,14 +343,19 @@ class _Sharing:
         return self._as_pixels(name, layout, origin)
 
     def _taps(
-        self, window: Window, sizes: tuple[int, ...], planes: int, width: int, *, pad: int
+        self,
+        window: Window,
+        sizes: tuple[int, ...],
+        channels: int,
+        width: int,
+        pads: tuple[int, ...],
     ) -> TapPlanes:
         """Return the copies of planes for a window of which the result has some width."""
         return TapPlanes(
             window,
             sizes,
-            planes,
-            pad,
+            channels,
+            pads,
             pitch_of(width),
             self.slices.lanes,
             by_row=not self.slices.aligned,
@@ -297,38 +383,14 @@ class _Sharing:
         assert isinstance(layout, PixelPlanes)  # _as_planes made it
         return layout.pitch
 
-    def _limits(self, node: Node, op: XnorConv, shared: SharedSums, bits: Array) -> Array:
-        """Return what mismatches are compared with, int32 [planes, O, T, kinds]."""
-        thresholds = self.graph.constants[node.inputs[-1]].astype(np.int64)[..., np.newaxis]
-        if not op.skip:
-            return thresholds.astype(np.int32)
-        inside, _ = shared.kinds()
-        scale = _scale(op)
-        base = scale.of_k * op.depth * inside.sum(axis=1)
-        outside = _outside(inside, bits)
-        limits = (base - thresholds) // scale.factor + outside[:, np.newaxis]
-        return np.asarray(np.clip(limits, -1, bits[0].size), np.int32)
 
+def _pads(element: Element, op: XnorConv) -> tuple[int, ...]:
+    """Return what each plane of an element holds outside of the image.
 
-def _scale(op: XnorConv) -> MismatchScale:
-    return MismatchScale.of(op.parts, bipolar=True)
-
-
-def _outside(inside: Array, bits: Array) -> Array:
-    """Return what -1 under taps outside of the image adds to M, int64 [O, kinds]."""
-    taps = np.moveaxis(bits, 1, -1).sum(axis=-1).reshape(len(bits), -1)
-    outside: Array = taps @ ~inside.T
-    return outside
-
-
-def _base(op: XnorConv, shared: SharedConv, bits: Array, own: Array | None) -> Array:
-    """Return what n is without mismatches, int32 [O, kinds]."""
-    if own is not None:
-        return np.broadcast_to(own, (op.channels,)).reshape(-1, 1)
-    inside, _ = shared.kinds()
-    scale = _scale(op)
-    base = scale.of_k * op.depth * inside.sum(axis=1) + scale.factor * _outside(inside, bits)
-    return np.asarray(base, np.int32)
+    0 is an element of its own in several planes; for single bits, see `_Layer.base`.
+    """
+    pad = np.array([[-1 if op.skip and element is Element.BIPOLAR else op.pad]])
+    return tuple(int(bit) for bit in to_planes(pad.astype(element.dtype), element).reshape(-1))
 
 
 SHARE_SUMS = Pass("share_sums", _apply, requires=Stage.PACKED)

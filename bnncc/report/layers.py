@@ -229,10 +229,8 @@ def _arithmetic(op: Linear | ClassSums) -> Arithmetic:
 
 def _levels(packed: Graph, kernel: Node, op: Linear | ClassSums) -> int:
     """Return the most values of a channel in the first block, within 2^-16 of its largest."""
-    if isinstance(op, ClassSums):
-        return 2
-    if isinstance(op, XnorConv):
-        return 3 if op.zeros else sum(op.parts) + 1
+    if isinstance(op, ClassSums | XnorConv):
+        return op.levels
     weights = packed.constants[kernel.inputs[1]]
     if isinstance(op, SignSum):
         ones = int(np.unpackbits(weights.view(np.uint8)).sum())
@@ -249,7 +247,7 @@ def _macs_per_word(op: Linear | ClassSums, x: TensorType) -> float:
     Channels of several groups lie side by side only where groups fill whole words.
     """
     if isinstance(op, ClassSums):
-        return math.prod(op.taps.outputs) / op.taps.plane
+        return math.prod(op.taps.outputs) / (op.taps.plane * len(op.taps.pads) * op.parts)
     if not isinstance(x.layout, PackedChannels):
         return 0.0
     words = -(-op.depth // x.layout.word_bits)

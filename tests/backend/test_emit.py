@@ -22,6 +22,7 @@ from tests.backend.toolchain import (
     CROSS,
     DIALECTS,
     WARNINGS,
+    frames_of,
     objects,
     run,
     write,
@@ -302,12 +303,6 @@ def test_flash_bytes_are_those_of_the_object(tool, sources, tmp_path: Path) -> N
         assert size == sum(emitted(path.stem, "cortex-m4").program.constant_bytes.values())
 
 
-def _frames(path: Path) -> dict[str, int]:
-    rows = [line.split("\t") for line in path.read_text().splitlines()]
-    assert all(kind in ("static", "dynamic,bounded") for *_, kind in rows), rows
-    return {where.rsplit(":", 1)[1]: int(size) for where, size, _ in rows}
-
-
 _LEVELS = [
     ("gcc", "x86-64", "-O0"),
     ("gcc", "x86-64", "-O3 -march=native"),
@@ -334,7 +329,7 @@ def test_the_stack_stays_under_the_headers_figure(
     objects(tool(compiler), sources[target], tmp_path, *flags)
     kernels = {kernel.symbol for kernel in load_kernels()}
     for path in sources[target]:
-        frames = _frames(tmp_path / f"{path.stem}.su")
+        frames = frames_of(tmp_path / f"{path.stem}.su")
         # run calls a layer, a layer calls a kernel, a kernel calls a function of one expression.
         levels = [
             [name for name in frames if re.fullmatch(rf"{path.stem}_run", name)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS
+from bnncc.passes.sharing import Grouping
 from bnncc.pipeline import run_pass
 from bnncc.targets import target_named
-from tests.backend.test_conv_c import PLACES, built, convolved, same
-from tests.backend.toolchain import DIALECTS, WARNINGS, objects, together
+from tests.backend.test_conv_c import PLACES, ZEROS, Operand, built, convolved, same
+from tests.backend.toolchain import DIALECTS, WARNINGS, frames_of, objects, together, write
 from tests.backend.zoo import Emitted, print_c
 from tests.ir.sketch import Sketch
 from tests.passes.applying import staged
@@ -45,6 +47,29 @@ WIDE: dict[str, tuple[Window, tuple[int, ...]]] = {
     "halved in a word": (Window((Axis(3, 2, 1, 1, 1), Axis(3, 2, 1, 1, 1))), (7, 30)),
     "fewer words": (Window((Axis(3), Axis(3))), (6, 18)),
 }
+
+
+PADS = {
+    Element.BIPOLAR: (0, -1, 1),
+    Element.TERNARY: (0, -1, 1),
+    Element.U1: (0, 1),
+    Element.U2: (0, 2),
+    Element.U3: (5, 0),
+    Element.U8: (0, 7),
+}
+"""What layers may read, and what taps outside of the image then hold."""
+
+KINDS: list[tuple[str, Operand, str]] = [
+    ("padded", (Element.TERNARY, 0, "no"), "limits"),
+    ("half a word", (Element.U2, 2, "no"), "bits"),
+    ("halved", (Element.U2, 1, "few"), "limits"),
+    ("1-D", (Element.BIPOLAR, 0, "few"), "limits"),
+    ("stride", (Element.U8, 7, "many"), "both"),
+    ("dilated", (Element.U3, 5, "odd"), "limits"),
+    ("two words", (Element.BIPOLAR, 0, "many"), "numbers"),
+    ("halved in a word", (Element.TERNARY, 1, "bits"), "both"),
+]
+"""Elements and weights of several bits: where, what, and how the layer ends."""
 
 
 def shared(
@@ -75,6 +100,32 @@ def cases() -> Iterator[tuple[str, Graph]]:
         if where[0].axes:
             graph = convolved(name, where, (Element.BIPOLAR, pad, "no"), "limits")
             yield f"{name}, {place}, pad {pad}", graph
+
+
+def kinds() -> Iterator[tuple[str, Graph]]:
+    """Yield a layer for each of KINDS."""
+    names = itertools.cycle(("plain", "ragged groups"))
+    for (place, operand, ending), name in zip(KINDS, names, strict=False):
+        what = f"{name}, {place}, {operand[0].value} pad {operand[1]} zeros {operand[2]}, {ending}"
+        yield what, convolved(name, (PLACES | WIDE)[place], operand, ending)
+    yield "zeros alike", alike(zeros=True)
+    for channels in (200, 600):
+        yield f"{channels} planes with zeros", with_zeros(channels)
+
+
+def every_kind() -> Iterator[tuple[str, Graph]]:
+    """Yield a layer of every element and every kind of weights on every window and grouping."""
+    operands = itertools.cycle(
+        (element, pad, zeros)
+        for element, pads in PADS.items()
+        for pad, zeros in itertools.product(pads, ZEROS)
+    )
+    endings = itertools.cycle(["limits", "numbers", "both", "bits"])
+    names = ("plain", "ragged groups", "depthwise", "depthwise of two", "one channel")
+    for place, name in 2 * [*itertools.product(PLACES | WIDE, names)]:
+        operand, ending = next(operands), next(endings)
+        what = f"{name}, {place}, {operand[0].value} pad {operand[1]} zeros {operand[2]}, {ending}"
+        yield what, convolved(name, (PLACES | WIDE)[place], operand, ending)
 
 
 def numbers() -> Iterator[tuple[str, Graph]]:
@@ -138,15 +189,26 @@ def pooled(element: Element, *, falling: bool) -> Graph:
     return s.done(binary(s, pool, 3, SAME, "y"))
 
 
-def alike() -> Graph:
+def alike(*, zeros: bool = False) -> Graph:
     """Return filters that are the same: one class has all planes, and sums more than 16 bits."""
     s = Sketch(shape=(1, 4100, 3, 4))
     x = bits_of(s, "x", "s", channels=4100)
     w = np.ones((7, 4100, 1, 1), np.int8)
     w[:, ::3] = -1
-    n = s(BinaryConv(Window((Axis(1), Axis(1))), 1, 0), x, s.const(w, "w", Element.BIPOLAR), to="n")
+    if zeros:
+        w[::2, 1::3] = 0
+    element = Element.TERNARY if zeros else Element.BIPOLAR
+    n = s(BinaryConv(Window((Axis(1), Axis(1))), 1, 0), x, s.const(w, "w", element), to="n")
     rows = [np.linspace(-1, 1, 7), np.zeros(7), np.zeros(7)]
     return s.done(s(ew.Dequantize(), n, *rows, to="y", elements=[Element.F64] * 3))
+
+
+def with_zeros(channels: int) -> Graph:
+    """Return 9 filters of so many channels and one tap, a third of whose weights is 0."""
+    s = Sketch(shape=(1, channels, 3, 4))
+    point = Window((Axis(1), Axis(1)))
+    y = binary(s, bits_of(s, "x", "s", channels=channels), 9, point, "a", zeros="many")
+    return s.done(y, bits_of(s, y, "b", Element.TERNARY, 9))
 
 
 def many_planes() -> Graph:
@@ -156,6 +218,18 @@ def many_planes() -> Graph:
     t = s.const([[-9], [0], [7]], "t", Element.I32)
     bits = s(ew.Step(Element.BIPOLAR), n, t, [[-1, 1]] * 3, to="b")
     return s.done(s(BinaryConv(SAME, 1, -1), bits, _signs(s, 2, 3), to="y"))
+
+
+def always() -> Graph:
+    """Return a layer of one channel that is always 1, its sum being up to all bits of a class."""
+    point = Window((Axis(1), Axis(1)))
+    s = Sketch(shape=(1, 31, 3, 4))
+    x = bits_of(s, "x", "s", channels=31)
+    w = s.const(np.ones((1, 31, 1, 1)), "w", Element.BIPOLAR)
+    n = s(BinaryConv(point, 1, 0), x, w, to="n")
+    bits = s(ew.Step(Element.BIPOLAR), n, s.const([[-31]], "t", Element.I32), [[-1, 1]], to="b")
+    one = s.const(np.ones((1, 1, 1, 1)), "one", Element.BIPOLAR)
+    return s.done(s(BinaryConv(point, 1, 0), bits, one, to="y"))
 
 
 def _signs(s: Sketch, out: int, channels: int) -> str:
@@ -183,10 +257,32 @@ def sparing(targets: list[str], *usual: str) -> list[Any]:
 @pytest.mark.parametrize("target", sparing(SLICES, "cortex-m4", "x86-64-v3"))
 def test_every_word(tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     models: dict[str, Emitted] = {}
-    for i, (what, graph) in enumerate(cases()):
+    for i, (what, graph) in enumerate((*cases(), *kinds(), ("always", always()))):
         packed = shared(graph, target)
-        assert any(isinstance(node.op, SharedSums) for node in packed.nodes), what
+        assert any(isinstance(node.op, ClassSums) for node in packed.nodes), what
         models[what] = print_c(packed, f"m{i}")
+    assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", SLICES)
+@pytest.mark.parametrize("grouping", [Grouping(4, False), Grouping(3, True), Grouping(4, True)])
+def test_every_kind(
+    tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, grouping: Grouping
+) -> None:
+    """In groups of some size, with classes of zeros or without, whatever would be best."""
+    monkeypatch.setattr(
+        "bnncc.passes.share_sums.best_grouping",
+        lambda channels, load, zeros: grouping._replace(k=min(channels, grouping.k)),
+    )
+    packed = {what: shared(graph, target) for what, graph in every_kind()}
+    sharing = {
+        what: graph
+        for what, graph in packed.items()
+        if any(isinstance(node.op, ClassSums) for node in graph.nodes)
+    }
+    assert len(sharing) >= len(packed) - 2  # single weights that happen to be 0 share nothing
+    models = {what: print_c(graph, f"m{i}") for i, (what, graph) in enumerate(sharing.items())}
     assert wrong_words(models, target, tool("gcc"), tmp_path, monkeypatch) == []
 
 
@@ -248,6 +344,9 @@ def high() -> Iterator[tuple[str, Graph]]:
         pad, ending = next(pads), next(endings)
         graph = convolved("plain", where, (Element.BIPOLAR, pad, "no"), ending)
         yield f"{what}, pad {pad}, {ending}", graph
+    for what, element, pad in (("halved", Element.U2, 2), ("moved", Element.TERNARY, 0)):
+        operand = (element, pad, "many")
+        yield f"{what}, {element.value}", convolved("plain", windows[what], operand, "both")
 
 
 @pytest.mark.slow
@@ -307,10 +406,30 @@ def grouped(out: int, channels: int, parts: int) -> Graph:
     ],
 )
 def test_no_warning(tool, tmp_path: Path, compiler: str, target: str, family: Family) -> None:
-    graphs = [shared(graph, target, family) for _, graph in (*cases(), *numbers())]
+    graphs = [shared(graph, target, family) for _, graph in (*cases(), *kinds(), *numbers())]
     source = together((print_c(graph, f"m{i}") for i, graph in enumerate(graphs)), tmp_path)
     flags = (*target_named(target).cflags, *DIALECTS["c99"], *WARNINGS)
     objects(tool(compiler), [source], tmp_path, "-O1", *flags)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["generic", "x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_stack_stays_under_the_headers_figure(
+    tool, tmp_path: Path, compiler: str, target: str
+) -> None:
+    """Without optimisation, in which every slice of a function has a place of its own."""
+    models = [print_c(shared(graph, target), f"m{i}") for i, (_, graph) in enumerate(kinds())]
+    paths = [write(model, tmp_path) for model in models]
+    flags = ("-O0", "-std=c99", "-fstack-usage", *target_named(target).cflags)
+    objects(tool(compiler), paths, tmp_path, *flags)
+    for path, model in zip(paths, models, strict=True):
+        frames = frames_of(tmp_path / f"{path.stem}.su")
+        layers = {name for name in frames if re.fullmatch(r"m\d+_layer\d+", name)}
+        run = frames[f"{model.program.name}_run"]
+        others = [size for name, size in frames.items() if name not in layers]
+        deepest = run + max(frames[name] for name in layers) + max(others)
+        assert deepest <= model.program.stack_bytes, frames
 
 
 def test_numbers_of_an_overlapping_group_are_made_once() -> None:
@@ -325,7 +444,7 @@ def test_numbers_of_an_overlapping_group_are_made_once() -> None:
     assert isinstance(layer.work, SharedWork)
     assert layer.work.numbers is not None
     assert layer.work.numbers.same  # it is overwritten
-    assert layer.work.numbers.done
+    assert layer.work.numbers.kept
 
 
 def wrong_words(

@@ -69,6 +69,13 @@ def objects(compiler: str, sources: Iterable[Path], folder: Path, *flags: str) -
     return [folder / f"{path.stem}.o" for path in paths]
 
 
+def frames_of(path: Path) -> dict[str, int]:
+    """Return the bytes of each function's frame, from what `-fstack-usage` wrote."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert all(kind in ("static", "dynamic,bounded") for *_, kind in rows), rows
+    return {where.rsplit(":", 1)[1]: int(size) for where, size, _ in rows}
+
+
 def callable_model(
     compiler: str, emitted: Emitted, folder: Path, *flags: str
 ) -> Callable[[Mapping[str, Array]], dict[str, Array]]:

@@ -29,7 +29,7 @@ def test_the_first_code_is_the_lowest_and_taps_start_words() -> None:
 
 
 def test_classes_are_filled_up_with_planes_of_zeros() -> None:
-    taps = TapPlanes(WINDOW, (6, 6), 1, 0, 8, 32, by_row=True, inverted=True, word_bits=32)
+    taps = TapPlanes(WINDOW, (6, 6), 1, (0,), 8, 32, by_row=True, inverted=True, word_bits=32)
     codes = np.array([0, 1, 4, 0, 0, 0, 0, 5, 0])
     places = 10 * np.arange(9)
     entries, fours = class_list(codes, 4, places, taps)

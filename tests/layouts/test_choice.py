@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from bnncc.errors import UnsupportedModelError
 from bnncc.ir.graph import Graph
+from bnncc.ir.ops.linear import BinaryConv
+from bnncc.ir.types import Element
 from bnncc.layouts import Choice, Goal, Optimize, Problem, Size, choose
 from bnncc.passes.base import Family
 from tests.ir.sketch import Sketch
@@ -58,11 +61,11 @@ def test_what_cannot_share_is_asked_only_on_demand() -> None:
     def refused(choice: Choice) -> frozenset[str]:
         return choice.asked - choice.pixels
 
-    assert not refused(choose(problem_of(ternary(), TARGET), Goal()))
-    demanded = problem_of(ternary(), TARGET, **{"*": Family.SHARED})
+    assert not refused(choose(problem_of(pruned(), TARGET), Goal()))
+    demanded = problem_of(pruned(), TARGET, **{"*": Family.SHARED})
     assert len(refused(choose(demanded, Goal()))) == 1
     assert {e.refusal for e in demanded.eithers if e.shared is None} == {
-        "no shared sums: some of its weights are not +-1"
+        "no shared sums: all of its weights are 0"
     }
 
 
@@ -109,8 +112,9 @@ def test_both_limits_are_refused_together() -> None:
     ]
 
 
-def ternary() -> Graph:
-    """Two layers, the second of which has weights that are 0."""
+def pruned() -> Graph:
+    """Two layers, the second of which has no weights but 0."""
     s = Sketch(shape=(1, 16, 12, 12))
     binary(s, bits_of(s, "x", "s", channels=16), 16, SAME, "a")
-    return s.done(binary(s, limits(s, 16), 8, SAME, "y", zeros="few"))
+    zeros = s.const(np.zeros((8, 16, 3, 3)), "zeros", Element.TERNARY)
+    return s.done(s(BinaryConv(SAME, 1, 0), limits(s, 16), zeros, to="y"))

@@ -122,8 +122,8 @@ def test_bands_hold_what_all_rows_do(name: str, *, by_row: bool) -> None:
     """A tap's plane of a band is a part of its plane of all rows."""
     window, sizes = WINDOWS[name], (23, 19)
     pitch = pitch_of(window.axes[1].outputs(sizes[1]))
-    whole = TapPlanes(window, sizes, 3, 1, pitch, 32, by_row, inverted=True, word_bits=32)
-    bits = np.random.default_rng(0).integers(0, 2, (2, 3, *sizes)).astype(np.uint8)
+    whole = TapPlanes(window, sizes, 3, (1,), pitch, 32, by_row, inverted=True, word_bits=32)
+    bits = np.random.default_rng(0).integers(0, 2, (2, 1, 3, *sizes)).astype(np.uint8)
     expected = whole.slices(whole.spread(bits), whole.offsets().reshape(-1))
     tried = list(bands(whole, pitch_of(sizes[1])))
     assert tried

@@ -8,6 +8,7 @@ import pytest
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.ops.kernels import GatherBits, Move, PoolBits, XnorConv
+from bnncc.ir.ops.linear import BinaryConv
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Reshape, Transpose
 from bnncc.ir.ops.shared_sums import ClassSums, PoolPlanes, SharedConv, SharedSums, Spread
@@ -42,6 +43,10 @@ def chain(element: Element = Element.BIPOLAR, zeros: str = "no") -> Graph:
     s = Sketch(shape=(1, 12, 5, 6))
     first = binary(s, bits_of(s, "x", "s", element, 12), 9, SAME, "a", zeros=zeros)
     return s.done(binary(s, bits_of(s, first, "b", element, 9), 3, SAME, "y", zeros=zeros))
+
+
+def sharing(graph: Graph) -> list[ClassSums]:
+    return [node.op for node in graph.nodes if isinstance(node.op, ClassSums)]
 
 
 def moves(graph: Graph) -> list[tuple[str, str]]:
@@ -94,22 +99,57 @@ def test_other_kernels_get_numbers_with_channels_last() -> None:
     assert ("channels-last", "planar8") in moves(after)
 
 
+def test_the_planes_of_an_element_share_one_list() -> None:
+    single, several = (applied(chain(element)).graph for element in (Element.U1, Element.U2))
+    for before, after in zip(*map(sharing, (single, several)), strict=True):
+        assert before.parts == after.parts == 1
+        assert (len(before.taps.pads), len(after.taps.pads)) == (1, 2)
+        assert after.codes
+    assert [single.types[n.inputs[1]] for n in single.nodes if isinstance(n.op, ClassSums)] == [
+        several.types[n.inputs[1]] for n in several.nodes if isinstance(n.op, ClassSums)
+    ]
+    assert ("packed32x2", "pixels8x2") in moves(several)
+
+
+def test_zeros_outside_of_an_image_are_ternary() -> None:
+    """Single bits have none, so that pixels next to the border are of kinds of their own."""
+    for op in sharing(applied(chain(Element.TERNARY)).graph):
+        assert op.taps.pads == (1, 0)
+        assert not op.skip
+    for op in sharing(applied(chain(Element.BIPOLAR)).graph):
+        assert op.taps.pads == (0,)
+        assert op.skip
+
+
 @pytest.mark.parametrize(
-    ("element", "zeros", "reason"),
-    [
-        (Element.TERNARY, "no", "it reads ternary, not single bits"),
-        (Element.BIPOLAR, "few", "some of its weights are not +-1"),
-        (Element.BIPOLAR, "odd", "some of its weights are not +-1"),
-    ],
+    ("zeros", "parts", "ternary"),
+    [("no", 1, False), ("few", 2, False), ("many", 1, True), ("odd", 3, False), ("bits", 2, True)],
 )
-def test_what_cannot_share_says_why(element: Element, zeros: str, reason: str) -> None:
-    before = lowered(chain(element, zeros))
+def test_weights_are_sums_of_powers_of_two(zeros: str, parts: int, ternary: bool) -> None:
+    s = Sketch(shape=(1, 300, 5, 6))
+    y = binary(s, bits_of(s, "x", "s", channels=300), 9, SAME, "y", zeros=zeros)
+    (op,) = sharing(applied(s.done(y)).graph)
+    assert (op.parts, op.ternary) == (parts, ternary)
+
+
+def test_weights_of_0_alone_say_so() -> None:
+    s = Sketch(shape=(1, 5, 4, 4))
+    x = bits_of(s, "x", "s", channels=5)
+    w = s.const(np.zeros((3, 5, 3, 3)), "w", Element.TERNARY)
+    before = lowered(s.done(s(BinaryConv(SAME, 1, 0), x, w, to="y")))
     outcome = SHARE_SUMS.apply(before, EVERYWHERE)
     assert outcome.graph is before
-    assert {r.reason for r in outcome.refusals} == {f"no shared sums: {reason}"}
-    assert {r.node for r in outcome.refusals} == {
-        node.name for node in before.nodes if isinstance(node.op, XnorConv)
-    }
+    assert [r.reason for r in outcome.refusals] == ["no shared sums: all of its weights are 0"]
+
+
+def test_more_planes_than_counters_hold_say_so() -> None:
+    s = Sketch(shape=(1, 1 << 16, 1, 2))
+    x = bits_of(s, "x", "s", channels=1 << 16)
+    w = s.const(np.ones((2, 1 << 16, 1, 1)), "w", Element.BIPOLAR)
+    n = s(BinaryConv(Window((Axis(1), Axis(1))), 1, 0), x, w, to="y")
+    outcome = SHARE_SUMS.apply(lowered(s.done(n)), EVERYWHERE)
+    (refusal,) = outcome.refusals
+    assert refusal.reason == "no shared sums: more planes enter a channel than its counters hold"
 
 
 def test_a_dense_layer_has_one_pixel() -> None:

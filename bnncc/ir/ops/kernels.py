@@ -645,10 +645,24 @@ class XnorConv(Linear):
             operands = [*operands[:-1], -operands[-1].astype(np.int64)]
         return super().evaluate(operands)
 
-    def weight_bits(self, weights: Array) -> Array:
-        """Return packed weights of a single part as bool [O, depth, *kernel], True for +1."""
-        rows = self._rows(_lanes(weights, weights.dtype.itemsize * 8))
-        return np.asarray(rows[:, : self.depth] > 0)
+    @property
+    def levels(self) -> int:
+        """How many values weights have."""
+        return 3 if self.zeros else sum(self.parts) + 1
+
+    def integers(self, operands: Sequence[Array]) -> Array:
+        """Return the weights, int8 [O, depth, *kernel], given the own operands behind x."""
+        words, *rest = operands
+        planes = [
+            2 * self._rows(_lanes(part, words.dtype.itemsize * 8))[:, : self.depth].astype(np.int32)
+            for part in np.split(words, len(self.parts))
+        ]
+        total = sum(part * (plane - 1) for part, plane in zip(self.parts, planes, strict=True))
+        weights = np.asarray(total // (2 - sum(self.parts) % 2), np.int8)
+        if self.zeros:
+            channel, *tap, c = rest[-1].T
+            weights[(channel, c, *tap)] = 0
+        return weights
 
     def _mismatches(self, x: Array, weights: Array) -> Array:
         """Return M, int64 [N, O, *outputs].

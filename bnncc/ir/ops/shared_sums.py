@@ -5,6 +5,10 @@ channel of the input under one tap, at all pixels) enters each channel with a si
 in the group's first channel there are 2^(k-1) patterns of signs, and so as many classes of planes.
 Each class is summed once; the k channels are sums and differences of the classes.
 
+Weights of several bits are sums of signs times powers of two. The planes that enter with 2^i, those
+of bit i of the weights, are counted with that, as are those of bit i of a code. Where many weights
+are 0, patterns are of signs and zeros, and there are (3^k - 1) / 2 classes.
+
 Source:
     Sharing of subsums by enumeration of patterns is due to Lupanov (1956), and known from the
     "method of the four Russians" (Arlazarov et al. 1970); counters are carry-save adders on slices.
@@ -19,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bnncc.ir.classes import PlaneCodes, class_list
+from bnncc.ir.classes import PlaneCodes, class_list, class_patterns
 from bnncc.ir.ops.base import Op, OpError, Scratch
 from bnncc.ir.ops.kernels import Fused
 from bnncc.ir.storage import (
@@ -69,15 +73,14 @@ class Spread(Op):
             raise OpError(f"the rows of {x} are not {self.pitch} bits apart")
         if not isinstance(x.layout, PixelPlanes) or x.shape[2:] != self.taps.sizes:
             raise OpError(f"Spread reads planes of pixels {self.taps.sizes}, not {x}")
-        if x.layout.planes * x.shape[1] != self.taps.channels:
-            raise OpError(f"{self.taps.channels} planes are not those of {x}")
+        if (x.layout.planes, x.shape[1]) != (len(self.taps.pads), self.taps.channels):
+            raise OpError(f"{self.taps.channels} channels are not those of {x}")
         return (TensorType((x.shape[0], self.taps.words), Element.WORD32),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
         """Return the copies."""
         (x,) = operands
-        bits = unpack_pixels(x, PixelPlanes(self.pitch, 32), self.taps.sizes)
-        return (self.taps.spread(bits.reshape(len(x), -1, *self.taps.sizes)),)
+        return (self.taps.spread(unpack_pixels(x, PixelPlanes(self.pitch, 32), self.taps.sizes)),)
 
     def __str__(self) -> str:
         copies = len(self.taps.copies) * (1 + self.taps.inverted)
@@ -102,15 +105,12 @@ class PoolPlanes(Op):
 
     stages: ClassVar[frozenset[Stage]] = _LOWERED
 
-    @property
-    def planes(self) -> int:
-        """How many planes a channel has."""
-        return plane_count(self.element)
-
     def infer(self, operands: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Return the pooled planes."""
         x, *falls = operands
-        channels = self.taps.channels // self.planes
+        channels, planes = self.taps.channels, plane_count(self.element)
+        if len(self.taps.pads) != planes:
+            raise OpError(f"{self.element.value} has {planes} planes")
         if x.shape != (x.shape[0], self.taps.words):
             raise OpError(f"{x} does not hold {self.taps.words} words")
         if any(f.shape != (channels,) for f in falls):
@@ -118,19 +118,25 @@ class PoolPlanes(Op):
         if falls and not self.taps.inside().all():
             raise OpError("the smallest is only taken where no tap lies outside of the image")
         sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
-        layout = PixelPlanes(self.taps.pitch, self.taps.lanes, self.planes)
+        layout = PixelPlanes(self.taps.pitch, self.taps.lanes, planes)
         return (TensorType((x.shape[0], channels, *sizes), self.element, layout),)
 
     def evaluate(self, operands: Sequence[Array]) -> tuple[Array, ...]:
         """Return the pooled planes."""
         x, *falls = operands
         taps = self.taps
+        falling = falls[0] != 0 if falls else np.zeros(taps.channels, bool)
+        pooled = [self._pooled(x, p, falling[:, np.newaxis]) for p in range(len(taps.pads))]
+        return (pack_bits(np.stack(pooled, axis=1), 32),)
+
+    def _pooled(self, x: Array, plane: int, falling: Array) -> Array:
+        """Return one plane of the elements, 0/1 [N, C, plane bits]."""
+        taps = self.taps
         offsets = taps.offsets().reshape(-1, taps.channels)
-        planes = np.stack([taps.slices(x, each) for each in offsets])
-        falling = np.tile(falls[0] != 0, self.planes) if falls else np.zeros(taps.channels, bool)
-        pooled = np.where(falling[:, np.newaxis], planes.min(axis=0), planes.max(axis=0))
+        under = np.stack([taps.slices(x, each, plane) for each in offsets])
+        pooled: Array = np.where(falling, under.min(axis=0), under.max(axis=0))
         pooled[..., taps.outputs[0] * taps.pitch :] = 0  # copies may have further rows
-        return (pack_bits(pooled, 32).reshape(len(x), self.planes, -1, taps.plane),)
+        return pooled
 
     def __str__(self) -> str:
         return f"{self.name}({self.taps.window})"
@@ -138,17 +144,17 @@ class PoolPlanes(Op):
 
 @dataclass(frozen=True)
 class ClassSums:
-    """M, the number of planes of a channel that differ from its weights, from sums of classes.
+    """M, how much the planes of a channel that differ from its weights count, from sums of classes.
 
     Operands (x: words [N, words] as `taps` says; list: WORD16 or WORD32 [entries], where in x the
-    planes of each class of each group start, in units of `unit` bytes; fours: WORD16
-    [groups, 2^(k-1)], how many fours of entries each class has, one at least, filled up with planes
-    of zeros).
+    first planes of each part of each class of each group start, in units of `unit` bytes; fours:
+    WORD16 [groups, classes * parts], how many fours of entries those are, filled up with planes of
+    zeros; one at least, unless there are several parts). Plane p of an element, of the entries in
+    part i, counts 2^i, or 2^(i + p) if `of_codes`.
 
-    Class c of a group holds the planes that differ from the group's weights in the same way: those
-    of channel first + j, up to the sign in the first, for j = 1 ... k - 1 where bit j - 1 of c is
-    set, the other way around. Planes are inverted where the first channel's weight is +1, so that
-    mismatches are ones.
+    The planes of a class enter the channels first + j, j = 0 ... k - 1, of a group as its row of
+    `class_patterns` says. Planes are inverted where the weight of the first channel that they enter
+    is +1, so that mismatches are ones.
 
     Where the copies are for a band of rows, x are planes of pixels instead, and the copies are made
     in scratch, one band after the other.
@@ -161,12 +167,16 @@ class ClassSums:
         channels: O.
         k: channels in a group.
         firsts: the first channel of each group; groups may overlap.
-        depth: planes that a channel sums.
+        depth: products that a channel sums.
         slices: the header under runtime_c/slices of the slices that compute them.
         unit: see above.
         skip: whether pixels that see less than the whole window are of kinds of their own.
         pitch: of x, where x are planes of pixels.
         built: entries of the largest group, where lists are built one group at a time; else 0.
+        parts: how many powers of two the weights are sums of.
+        of_codes: whether the planes of an element are the bits of a code.
+        levels: how many values weights have.
+        ternary: whether there are classes of zeros too.
     """
 
     taps: TapPlanes
@@ -179,11 +189,20 @@ class ClassSums:
     skip: bool
     pitch: int = field(default=0, kw_only=True)
     built: int = field(default=0, kw_only=True)
+    parts: int = field(default=1, kw_only=True)
+    of_codes: bool = field(default=False, kw_only=True)
+    levels: int = field(default=2, kw_only=True)
+    ternary: bool = field(default=False, kw_only=True)
+
+    @property
+    def patterns(self) -> Array:
+        """How the planes of each class enter the channels of a group, int8 [classes, k]."""
+        return class_patterns(self.k, ternary=self.ternary)
 
     @property
     def classes(self) -> int:
         """How many classes a group has."""
-        return 1 << (self.k - 1)
+        return len(self.patterns)
 
     @property
     def codes(self) -> PlaneCodes:
@@ -226,13 +245,23 @@ class ClassSums:
             raise ValueError("fours are not those of the codes")
         return np.concatenate([held for held, _ in groups]) // self.unit
 
-    def class_sizes(self, lists: Array, fours: Array) -> Array:
-        """Return how many planes are in each class, fillings left out, int64 [groups, classes]."""
+    def plane_weight(self, plane: int) -> int:
+        """Return what a plane of an element counts."""
+        return 1 << plane if self.of_codes else 1
+
+    def class_sums(self, lists: Array, fours: Array) -> Array:
+        """Return the most that each class can sum up to, int64 [groups, classes]."""
         entries = self.entries(lists, fours)
         ends = np.cumsum(4 * fours.reshape(-1).astype(np.int64))
         real = np.concatenate([[0], np.cumsum(entries != self.taps.zeros // self.unit)])
-        sizes: Array = np.diff(real[np.concatenate([[0], ends])])
-        return sizes.reshape(fours.shape)
+        sizes = np.diff(real[np.concatenate([[0], ends])]).reshape(len(fours), -1, self.parts)
+        sums: Array = sizes @ (1 << np.arange(self.parts)) * self._weight_of_elements
+        return sums
+
+    @property
+    def _weight_of_elements(self) -> int:
+        """What the planes of an element count together."""
+        return sum(self.plane_weight(p) for p in range(len(self.taps.pads)))
 
     def kinds(self) -> tuple[Array, Array]:
         """Return the kinds of pixels.
@@ -253,7 +282,7 @@ class ClassSums:
             Spread(self.taps, self.pitch).infer([x])
         elif x.shape != (x.shape[0], self.taps.words):
             raise OpError(f"{x} does not hold {self.taps.words} words")
-        if fours.shape != (len(self.firsts), self.classes):
+        if fours.shape != (len(self.firsts), self.classes * self.parts):
             raise OpError(f"{fours} does not fit {len(self.firsts)} groups of {self.k} channels")
         sizes = self.taps.outputs[2 - len(self.taps.sizes) :]
         return (x.shape[0], self.channels, *sizes)
@@ -262,11 +291,14 @@ class ClassSums:
         """Return M, int64 [N, O, rows, columns]."""
         entries = self.entries(lists, fours)
         offsets, places = np.unique(entries.astype(np.int64) * self.unit, return_inverse=True)
-        signs, always = self._signs(places, fours, len(offsets), offsets != self.taps.zeros)
+        weights, always = self._weights(places, fours, len(offsets), offsets != self.taps.zeros)
         taps = self.taps
         bands: list[Array] = []
         for words in self._copies(x):
-            counts = np.matmul(signs, taps.slices(words, offsets).astype(np.float32))
+            counts: Array = np.zeros((), np.float32)
+            for plane in range(len(taps.pads)):
+                bits = taps.slices(words, offsets, plane).astype(np.float32)
+                counts = counts + self.plane_weight(plane) * np.matmul(weights, bits)
             used = counts[..., : taps.rows * taps.pitch]
             bands.append(used.reshape(*counts.shape[:2], taps.rows, -1))
         rows, columns = taps.outputs
@@ -280,25 +312,27 @@ class ClassSums:
             return
         bits = unpack_pixels(x, PixelPlanes(self.pitch, 32), self.taps.sizes)
         for band in range(self.taps.bands):
-            yield self.taps.spread(bits.reshape(len(x), -1, *self.taps.sizes), band)
+            yield self.taps.spread(bits, band)
 
-    def _signs(self, places: Array, fours: Array, count: int, real: Array) -> tuple[Array, Array]:
+    def _weights(self, places: Array, fours: Array, count: int, real: Array) -> tuple[Array, Array]:
         """Return what each distinct plane adds to each channel, float32 [O, P], and constants."""
-        signs = np.zeros((self.channels, count), np.float32)
+        weights = np.zeros((self.channels, count), np.float32)
         always = np.zeros(self.channels, np.int64)
-        ends = np.cumsum(4 * fours.astype(np.int64).reshape(-1)).reshape(fours.shape)
-        classes = np.arange(self.classes)
+        sizes = 4 * fours.astype(np.int64).reshape(len(self.firsts), -1)
+        ends = np.cumsum(sizes).reshape(sizes.shape)
+        classes, parts = np.divmod(np.arange(sizes.shape[1]), self.parts)
         for group, first in enumerate(self.firsts):
-            sizes = 4 * fours[group].astype(np.int64)
-            held = places[ends[group, 0] - sizes[0] : ends[group, -1]]
-            pattern = np.repeat(classes, sizes)
+            held = places[ends[group, 0] - sizes[group, 0] : ends[group, -1]]
+            pattern = np.repeat(classes, sizes[group])
+            powers = np.repeat(1 << parts, sizes[group])
             for j in range(self.k):
-                other = pattern >> (j - 1) & 1 if j else np.zeros_like(pattern)
+                signs = self.patterns[pattern, j].astype(np.int64)
                 row = np.zeros(count, np.float32)
-                np.add.at(row, held, 1 - 2 * other)
-                signs[first + j] = row
-                always[first + j] = (other * real[held]).sum()
-        return signs, always
+                np.add.at(row, held, powers * signs)
+                weights[first + j] = row
+                inverted = (powers * (signs < 0) * real[held]).sum()
+                always[first + j] = inverted * self._weight_of_elements
+        return weights, always
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ python -m tests.bench.instructions --target cortex-m4     one machine
 python -m tests.bench.instructions --form zero --profile  padded with 0, and by function
 python -m tests.bench.instructions --kernel lean dense    and other kernels
 python -m tests.bench.instructions --model cnv.onnx       with the weights of a model
+python -m tests.bench.instructions --reads u2 --kernel shared dense
+                                                          codes of 2 bits, by both families
 
 A layer is 3x3 with 16x16 outputs. Counted is all from its input's planes of bits to its output's,
 the copies for the taps included, under QEMU; the result is checked. Flash is that of lists and
@@ -20,8 +22,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from bnncc.ir.types import Element
 from bnncc.passes.base import Family
-from tests.bench.instructions.cases import FORMS, Case, random_weights, trained_cases
+from tests.bench.instructions.cases import FORMS, READS, Case, random_weights, trained_cases
 from tests.bench.instructions.machines import LEVEL, MACHINES
 from tests.bench.instructions.measure import Count, count
 
@@ -38,13 +41,17 @@ def main() -> int:
     parser.add_argument("--target", nargs="+", choices=names, default=names)
     parser.add_argument("--channels", nargs="+", type=int, default=[64, 128])
     parser.add_argument("--form", nargs="+", choices=FORMS, default=["minus"])
+    elements = [element.value for element in READS]
+    parser.add_argument("--reads", choices=elements, default=elements[0], help="what it convolves")
+    parser.add_argument("--zeros", type=float, default=0, help="the part of weights that are 0")
     parser.add_argument("--kernel", nargs="+", choices=kernels, default=["shared"])
     parser.add_argument("--model", type=Path, help="layers with this model's weights, not random")
     parser.add_argument("--profile", action="store_true", help="print each function's part")
     args = parser.parse_args()
     cases = trained_cases(args.model) if args.model else []
     for form, c in itertools.product(args.form, () if args.model else args.channels):
-        cases.append(Case("random", random_weights(c), form))
+        weights = random_weights(c, args.zeros)
+        cases.append(Case("random", weights, form, reads=Element(args.reads)))
     cases = [replace(case, family=Family(name)) for case in cases for name in args.kernel]
     sys.stdout.write(f"gcc {LEVEL}; instructions/MAC, flash (lists + code), RAM in bytes\n")
     with tempfile.TemporaryDirectory(prefix="bnncc-bench-") as folder:

@@ -16,6 +16,8 @@ from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
 from bnncc.ir.ops.kernels import XnorConv
 from bnncc.ir.ops.linear import BinaryConv
+from bnncc.ir.ops.shared_sums import ClassSums, Spread
+from bnncc.ir.storage import plane_count
 from bnncc.ir.types import Array, Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.base import Context, Family
@@ -26,16 +28,16 @@ from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target
 from tests.ir.sketch import Sketch
 
-__all__ = ["FORMS", "Case", "Printed", "printed", "random_weights", "trained_cases"]
+__all__ = ["FORMS", "READS", "Case", "Printed", "printed", "random_weights", "trained_cases"]
 
 FORMS = {"minus": (-1, 1), "zero": (0, 1), "strided": (-1, 2), "valid": (None, 1)}
 """name -> what taps outside of the image hold, None if there are none, and the stride."""
 
-_PLANES = ("spread.c.j2", "shared_sums.c.j2")
-"""The layers counted of shared sums: all that turns planes of bits into planes of bits."""
+READS = (Element.BIPOLAR, Element.TERNARY, Element.U1, Element.U2, Element.U3, Element.U4)
+"""What the layer may convolve; outside of images of codes is 0, whatever the form."""
 
-_WORDS = ("linear.c.j2", "tiles.c.j2")
-"""Of dense kernels, the last of these layers is counted."""
+_LAYER = "the n"
+"""The source node of the case's own layer, in front of which another makes its input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +46,18 @@ class Case:
 
     Attributes:
         name: of its weights, for people.
-        weights: -1 and +1, [channels out, channels in, 3, 3].
+        weights: -1, 0 and +1, [channels out, channels in, 3, 3].
         form: one of FORMS.
         size: of the outputs, which are square.
-        family: of the kernels.
+        reads: what it convolves.
+        family: of its kernel.
     """
 
     name: str
     weights: Array
     form: str = "minus"
     size: int = 16
+    reads: Element = Element.BIPOLAR
     family: Family = Family.SHARED
 
     @property
@@ -63,7 +67,8 @@ class Case:
 
     def __str__(self) -> str:
         out, channels = self.weights.shape[:2]
-        return f"{channels}->{out} {self.name} {self.form} {self.family.value}"
+        reads = "" if self.reads is Element.BIPOLAR else f" {self.reads.value}"
+        return f"{channels}->{out} {self.name} {self.form}{reads} {self.family.value}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,24 +108,28 @@ class Printed:
         )
 
 
-def random_weights(channels: int) -> Array:
-    """Return seeded random weights [channels, channels, 3, 3]."""
+def random_weights(channels: int, zeros: float = 0) -> Array:
+    """Return seeded random weights [channels, channels, 3, 3], a part of which are 0."""
     random = np.random.default_rng(channels)
-    return random.choice(np.array([-1, 1], np.int8), (channels, channels, 3, 3))
+    signs = random.choice(np.array([-1, 1], np.int8), (channels, channels, 3, 3))
+    signs[random.random(signs.shape) < zeros] = 0
+    return signs
 
 
 def printed(case: Case, target: Target) -> Printed:
     """Return a case as C for a target."""
     graph = _graph(case)
-    context = Context(target, families={"*": case.family})
+    context = Context(target, families={_LAYER: case.family})
     packed = replace(LOWER_KERNELS.apply(graph, context).graph, stage=Stage.PACKED)
     for step in (SHARE_SUMS, ROLL_ROWS, LEAN_LISTS):
         packed = step.apply(packed, context).graph
     program = lower(packed, "m", ())
-    dense = case.family is Family.DENSE
-    counted = _WORDS if dense else _PLANES
-    layers = [i for i, layer in enumerate(program.layers) if layer.template in counted]
-    layers = layers[-1:] if dense else layers
+    made = {
+        node.outputs[0]
+        for node in packed.nodes
+        if isinstance(node.op, Spread | ClassSums | XnorConv) and _LAYER in node.origin
+    }
+    layers = [i for i, v in enumerate(program.layers) if v.outputs[0].buffer.tensor in made]
     kind = graph.types["x"]
     feed = np.random.default_rng(0).integers(0, 256, kind.shape).astype(np.uint8)
     (expected,) = interpret.run(packed, {"x": feed}).values()
@@ -141,15 +150,22 @@ def _graph(case: Case) -> Graph:
     same = Window((Axis(3, 1, 1, 1, 1),) * 2)
     first = random.choice(np.array([-1, 1], np.int8), (channels, 1, 3, 3))
     m = s(BinaryConv(same, 1, 0), "x", s.const(first, "v", Element.BIPOLAR), to="m")
-    bits = _signs(s, m, random.integers(-100, 101, (channels, 1)), "bits")
-    weights = s.const(case.weights, "w", Element.BIPOLAR)
-    n = s(BinaryConv(Window((axis, axis)), 1, pad or 0), bits, weights, to="n")
-    return s.done(_signs(s, n, random.integers(-40, 41, (out, 1)), "y"))
+    steps = case.reads.largest_code or plane_count(case.reads)
+    thresholds = np.sort(random.integers(-100, 101, (channels, steps)), axis=1)
+    bits = _stepped(s, m, thresholds, case.reads, "bits")
+    kind = Element.BIPOLAR if case.weights.all() else Element.TERNARY
+    weights = s.const(case.weights, "w", kind)
+    outside = 0 if case.reads.code_bits else pad or 0
+    n = s(BinaryConv(Window((axis, axis)), 1, outside), bits, weights, to="n", origin=[_LAYER])
+    thresholds = random.integers(-40, 41, (out, 1))
+    return s.done(_stepped(s, n, thresholds, Element.BIPOLAR, "y"))
 
 
-def _signs(s: Sketch, x: str, thresholds: Array, to: str) -> str:
+def _stepped(s: Sketch, x: str, thresholds: Array, element: Element, to: str) -> str:
     held = s.const(thresholds, f"{to}.thresholds", Element.I32)
-    return s(ew.Step(Element.BIPOLAR), x, held, [[-1, 1]] * len(thresholds), to=to)
+    signed = {Element.BIPOLAR: [-1, 1], Element.TERNARY: [-1, 0, 1]}
+    levels = signed.get(element, range(element.largest_code + 1))
+    return s(ew.Step(element), x, held, [list(levels)] * len(thresholds), to=to)
 
 
 def trained_cases(model: Path) -> list[Case]:
@@ -163,8 +179,7 @@ def trained_cases(model: Path) -> list[Case]:
     cases = []
     for node in graph.nodes:
         if isinstance(node.op, XnorConv) and node.op.window.kernel == (3, 3):
-            bits = node.op.weight_bits(graph.constants[node.inputs[1]])
-            if bits.shape[0] == bits.shape[1]:
-                weights = np.where(bits, np.int8(1), np.int8(-1))
+            weights = node.op.integers([graph.constants[node.inputs[1]]])
+            if weights.shape[0] == weights.shape[1]:
                 cases.append(Case(" ".join(node.origin[:1]) or node.name, weights))
     return cases

@@ -5,10 +5,12 @@ Counts are exact, but follow the compiler's version: a ceiling that a newer one 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bnncc.ir.types import Element
 from bnncc.passes.base import Family
 from tests.bench.instructions.cases import Case, random_weights, trained_cases
 from tests.bench.instructions.machines import MACHINES, Machine
@@ -33,6 +35,12 @@ OTHERS = {
     "riscv32": {"zero": 0.109, "strided": 0.138, "valid": 0.129},
 }
 """The same for 64 channels: padded with 0, of stride 2, and not padded."""
+
+SEVERAL = {
+    "cortex-m4": {"codes": 0.161, "ternary": 0.115},
+    "aarch64": {"codes": 0.0264, "ternary": 0.0192},
+}
+"""The same for 64 channels: codes of 2 bits, and single bits where a third of the weights is 0."""
 
 STEPS = [(target, channels) for target, row in CEILINGS.items() for channels in row]
 
@@ -74,6 +82,20 @@ def test_ceiling(tool, tmp_path: Path, target: str, channels: int) -> None:
 def test_other_forms(tool, tmp_path: Path, target: str, form: str) -> None:
     case = Case("random", random_weights(64), form)
     assert count(machine_of(target, tool), case, tmp_path).per_mac <= OTHERS[target][form]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["codes", "ternary"])
+@pytest.mark.parametrize("target", SEVERAL)
+def test_several_bits(tool, tmp_path: Path, target: str, what: str) -> None:
+    """Dense kernels take eight times as many and more."""
+    machine = machine_of(target, tool)
+    weights = random_weights(64, 1 / 3 if what == "ternary" else 0)
+    case = Case("random", weights, reads=Element.U2 if what == "codes" else Element.BIPOLAR)
+    sharing = count(machine, case, tmp_path / "shared")
+    dense = count(machine, replace(case, family=Family.DENSE), tmp_path / "dense")
+    assert sharing.per_mac <= SEVERAL[target][what]
+    assert 8 * sharing.per_mac < dense.per_mac
 
 
 @pytest.mark.slow
