@@ -92,11 +92,13 @@ def examples(block: Block) -> tuple[torch.Tensor, ...]:
     return tuple(torch.zeros(1, *shape) for shape in block.shapes)
 
 
-def compiled(block: Block, model: Path | nn.Module, folder: Path) -> bnncc.Artifact:
+def compiled(
+    block: Block, model: Path | nn.Module, folder: Path, kernels: tuple[str, ...] = ()
+) -> bnncc.Artifact:
     expected = pytest.warns(bnncc.LostSignWarning) if block.warns else contextlib.nullcontext()
     with expected:
         given = examples(block) if isinstance(model, nn.Module) else None
-        return bnncc.compile(model, folder, example_inputs=given)
+        return bnncc.compile(model, folder, bnncc.Options(kernels=kernels), example_inputs=given)
 
 
 def check(block: Block, artifact: bnncc.Artifact) -> None:
@@ -122,6 +124,20 @@ def test_by_way_of_torchscript(block: Block, module: nn.Module, tmp_path: Path, 
     artifact = compiled(block, path, tmp_path)
     check(block, artifact)
     gives_pytorchs_numbers(block, module, artifact, any_cc)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:Constant folding:UserWarning"
+)
+def test_with_shared_sums(block: Block, module: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / f"{block.name}.onnx"
+    torch.onnx.export(module, examples(block), path, dynamo=False)
+    artifact = compiled(block, path, tmp_path, kernels=("shared",))
+    check(block, artifact)
+    for layer in artifact.report.layers:
+        image = layer.arithmetic is Arithmetic.BITS and layer.pixels > 1
+        assert layer.kernel.startswith("shared sums") or not image
 
 
 def gives_pytorchs_numbers(
