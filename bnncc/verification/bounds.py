@@ -19,6 +19,7 @@ from bnncc.ir.analysis.rounding import (
     bound_of,
     gamma,
     layer_bias_slack,
+    layer_underflow,
     softmax_bound,
 )
 from bnncc.ir.graph import Graph, Node
@@ -158,9 +159,10 @@ class Bounds:
         k = weights[0].size
         magnitude = _summed(weighted, np.abs(x) + moved)
         bias = over_channels(layer_bias_slack(self._graph, node), magnitude.ndim)
+        tiny = over_channels(layer_underflow(self._graph, node), magnitude.ndim)
         # Both float32 products above round too, down by gamma_K at most.
         moved_by = (grown + 2 * gamma(k + 2) * magnitude) * (1 + 2 * gamma(k + 2))
-        return np.asarray(moved_by + bias + np.where(magnitude > 0, k * _UNDERFLOW, 0.0))
+        return np.asarray(moved_by + bias + np.where(magnitude > 0, tiny, 0.0))
 
     def _step(self, node: Node) -> Array:
         """Bound a quantised tensor: by the range of its levels wherever more than one is open."""

@@ -338,3 +338,22 @@ def test_sums_are_unbounded_where_an_unbounded_value_has_a_weight(op: MatMul | C
     found = bounds.of("y").reshape(4, 2)
     assert (np.isfinite(found[:, 0]) & (found[:, 0] > 0)).all()
     assert np.isposinf(found[:, 1]).all()
+
+
+def test_products_with_alpha_underflow_before_they_are_added() -> None:
+    """The model rounds each alpha x among the subnormals, we the sum that alpha multiplies."""
+    alpha = F(1 / 12)
+    s = Sketch(shape=(1, 6, 4))
+    signs = s.const(np.ones((1, 6, 3), np.int8), "w", Element.BIPOLAR)
+    total = s(BinaryConv(Window((Axis(3),))), "x", signs, origin=["conv"])
+    s(ew.Mul(), total, [alpha], to="y", origin=["conv"])
+    graph = s.done()
+    # 7 twelfths of the smallest number become 1, and 5 become 0.
+    x = np.broadcast_to(np.reshape([7, 5], (2, 1, 1)) * 2.0**-149, (2, 6, 4)).astype(F)
+    seen = run_stored(graph, {"x": x})
+    bound = Bounds(graph, {}, seen, {"x"}).of("y")
+    patches = np.stack([(x * alpha)[:, :, i : i + 3] for i in range(2)], axis=-1)
+    model = patches.astype(np.float64).sum(axis=(1, 2)).reshape(2, 1, 2)
+    assert (np.abs(seen["y"] - model) >= 7 * 2.0**-149).all()
+    inside(seen["y"].astype(np.float64), bound, model)
+    assert (bound <= 18 * 2.0**-148).all()

@@ -25,6 +25,7 @@ __all__ = [
     "bound_of",
     "gamma",
     "layer_bias_slack",
+    "layer_underflow",
     "softmax_bound",
     "spread",
 ]
@@ -107,10 +108,32 @@ def layer_bias_slack(graph: Graph, layer: Node) -> Array:
     then rounds a value as large as the bias, gamma_K |bias| in all. Integer sums have it in their
     `Dequantize.slack`.
     """
-    kind = graph.types[layer.output]
-    bias, alpha = np.zeros(kind.shape[1]), np.ones(kind.shape[1])
-    if kind.element is not Element.F32:
-        return bias
+    if graph.types[layer.output].element is not Element.F32:
+        return np.zeros(graph.types[layer.output].shape[1])
+    alpha, bias = _scale_and_bias(graph, layer)
+    return np.asarray(gamma(_terms(graph, layer) + 2) * bias / np.where(alpha > 0, alpha, 1))
+
+
+def layer_underflow(graph: Graph, layer: Node) -> Array:
+    """Return how far products that are no normal numbers can move a real sum, [channels].
+
+    Of weights +-alpha the library multiplies by alpha before it adds: each of K products is then
+    rounded to a multiple of 2^-149, which is that over alpha of the sum that alpha multiplies.
+    """
+    alpha, _ = _scale_and_bias(graph, layer)
+    scale = np.where(alpha > 0, np.minimum(alpha, 1), 1)
+    return np.asarray(_terms(graph, layer) * _UNDERFLOW / scale)
+
+
+def _terms(graph: Graph, layer: Node) -> int:
+    """Return how many products make a sum of a layer."""
+    return graph.types[layer.inputs[1]].size // graph.types[layer.output].shape[1]
+
+
+def _scale_and_bias(graph: Graph, layer: Node) -> tuple[Array, Array]:
+    """Return |alpha| and |bias|, [channels], of the layer's own nodes behind its sum."""
+    channels = graph.types[layer.output].shape[1]
+    alpha, bias = np.ones(channels), np.zeros(channels)
     last: Node | None = layer
     while last is not None:
         followers = (n for n in graph.consumers[last.output] if n.origin == layer.origin)
@@ -121,8 +144,7 @@ def layer_bias_slack(graph: Graph, layer: Node) -> Array:
         row = np.abs(graph.constants[constants[0]].astype(np.float64)).reshape(-1)
         alpha = row if isinstance(last.op, ew.Mul) else alpha
         bias = row if isinstance(last.op, ew.Add) else bias
-    k = graph.types[layer.inputs[1]].size // kind.shape[1]
-    return np.asarray(gamma(k + 2) * bias / np.where(alpha > 0, alpha, 1))
+    return alpha, bias
 
 
 def softmax_bound(y: Array, *, log: bool) -> Array:
