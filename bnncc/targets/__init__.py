@@ -22,16 +22,10 @@ __all__ = [
     "target_named",
 ]
 
-_LIKE = {"generic": ("riscv32",), "armv7-a": ("cortex-m4", "aarch64")}
-"""Targets that are not measured -> whose costs they take: of two, the second's where it has them.
-
-armv7-a has the slices of aarch64, and the 32-bit words of cortex-m4 beside them.
-"""
+_LIKE = {"generic": "riscv32"}
+"""Targets that are not measured -> whose costs they take."""
 
 
 def costs_of(target: Target) -> Costs:
     """Return what work takes on a target."""
-    found = [FITTED[name] for name in _LIKE.get(target.name, (target.name,))]
-    time = {name: value for costs in found for name, value in costs.time.items()}
-    code = {name: value for costs in found for name, value in costs.code.items()}
-    return Costs(found[0].unit, time, code)
+    return FITTED[_LIKE.get(target.name, target.name)]

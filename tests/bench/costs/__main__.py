@@ -30,7 +30,7 @@ from tests.bench.costs.network import show_network
 from tests.bench.costs.timing import HOSTED
 from tests.bench.costs.written import write
 
-_TARGETS = ("cortex-m0", "cortex-m4", "cortex-m55", "riscv32", "aarch64", *HOSTED)
+_TARGETS = ("cortex-m0", "cortex-m4", "cortex-m55", "riscv32", "armv7-a", "aarch64", *HOSTED)
 _REAL = ("real", "signs")
 
 

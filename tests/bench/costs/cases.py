@@ -74,7 +74,7 @@ class Case:
 
 
 def _square(channels: int, out: int, size: int, **more: object) -> Case:
-    return replace(Case(channels, out, (size, size)), **more)  # type: ignore[arg-type]
+    return replace(Case(channels, out, (size, size)), **more)
 
 
 SMALL: tuple[Case, ...] = (

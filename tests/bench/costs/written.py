@@ -34,7 +34,7 @@ def write(name: str, costs: Costs) -> None:
     path = Path(fitted.__file__)
     path.write_text(text, encoding="utf-8")
     subprocess.run(["ruff", "format", "-q", path], check=True)
-    fitted.FITTED = everything  # type: ignore[assignment]
+    fitted.FITTED = everything
 
 
 def _row(target: str, costs: Costs) -> str:
