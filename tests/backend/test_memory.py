@@ -123,6 +123,7 @@ class _Machine:
                 self.same[node.output] = self.same.get(x, x)
             else:
                 self._read(node)
+                self._use(node)
                 self._write(node)
         for name in self.graph.outputs:
             assert self.holds[name] == name, f"the output {name} holds {self.holds[name]}"
@@ -160,6 +161,21 @@ class _Machine:
                         node, i, self.graph.types[result], self.graph.types[name]
                     )
 
+    def _use(self, node: Node) -> None:
+        """Overwrite what the node needs while it runs: nothing that it reads or writes."""
+        own = [span for name in (*node.inputs, *node.outputs) if (span := self._held(name))]
+        for scratch in node.op.scratch:
+            start = self.plan.scratch[node.name, scratch.name]
+            span = range(start, start + scratch.kind.nbytes)
+            assert start % ALIGNMENT == 0
+            assert span.stop <= self.plan.arena_bytes
+            assert all(span.stop <= s.start or s.stop <= span.start for s in own)
+            own.append(span)
+            self.arena[span.start : span.stop] = [scratch.name] * len(span)
+
+    def _held(self, name: str) -> range | None:
+        return None if name in self.graph.constants else self._span(name)
+
     def _write(self, node: Node) -> None:
         for name in node.outputs:
             span = self._span(name)
@@ -195,17 +211,17 @@ def _keeps_random_bytes(op: Move, x: TensorType) -> bool:
 
 
 def _live_bytes(graph: Graph, plan: MemoryPlan) -> int:
-    """Return the largest sum of tensors alive at once, from births and last uses."""
+    """Return the largest sum of what is alive at once, from births, last uses and scratch."""
     outside = {*graph.inputs, *graph.outputs, *graph.constants}
     spans: dict[str, list[int]] = {}
     for step, node in enumerate(graph.nodes):
         for name in (*node.inputs, *node.outputs):
             spans.setdefault(plan.aliases.get(name, name), []).append(step)
     size = {name: -(-graph.types[name].nbytes // 8) * 8 for name in spans}
-    steps = range(len(graph.nodes))
+    passing = [sum(-(-s.kind.nbytes // 8) * 8 for s in node.op.scratch) for node in graph.nodes]
     return max(
-        sum(size[n] for n, s in spans.items() if n not in outside and min(s) <= t <= max(s))
-        for t in steps
+        own + sum(size[n] for n, s in spans.items() if n not in outside and min(s) <= t <= max(s))
+        for t, own in enumerate(passing)
     )
 
 

@@ -273,7 +273,7 @@ def test_every_kind(
     """In groups of some size, with classes of zeros or without, whatever would be best."""
     monkeypatch.setattr(
         "bnncc.passes.share_sums.best_grouping",
-        lambda channels, load, zeros: grouping._replace(k=min(channels, grouping.k)),
+        lambda channels, load, addition, zeros: grouping._replace(k=min(channels, grouping.k)),
     )
     packed = {what: shared(graph, target) for what, graph in every_kind()}
     sharing = {

@@ -195,7 +195,8 @@ def test_kappa_is_one_multiplication_before_one_comparison(small):
     pools = [op.op for op in kernels if isinstance(op, Pool)]
     assert [op.axes for op in pools if isinstance(op, ReduceMean)] == [(1,), (1,)]
     assert sum(isinstance(op, AveragePool) for op in pools) == 2  # once a layer
-    first, second = (op for op in kernels if isinstance(op, XnorConv) and op.epilogue.variables)
+    convolutions = [op for op in kernels if isinstance(op, XnorConv | SharedConv)]
+    first, second = (op for op in convolutions if op.epilogue.variables)
     _, bits = first.epilogue.stores
     assert bits.thresholds
     term = first.epilogue.expression.terms[bits.source.index]
