@@ -878,9 +878,14 @@ class SharedWork:
     numbers: NumbersWork | None = None
 
     @property
+    def class_width(self) -> int:
+        """Slices to hold the sum of a class in, which may be more than a channel's needs."""
+        return max(self.width, self.class_sum.bits)
+
+    @property
     def stack_bytes(self) -> int:
         """A bound on its local arrays and, without optimisation, every slice of a class sum."""
-        sums = (self.classes + self.classes // 4 + 1) * self.width
+        sums = self.classes * self.class_width + (self.classes // 4 + 1) * self.width
         slices, addresses = _SLICES_OF_A_CLASS_SUM, 0
         if self.class_sum.weighted:
             slices, addresses = _SLICES_OF_A_WEIGHTED_SUM, _ADDRESSES_OF_A_WEIGHTED_SUM

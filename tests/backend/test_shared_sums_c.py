@@ -447,6 +447,22 @@ def test_numbers_of_an_overlapping_group_are_made_once() -> None:
     assert layer.work.numbers.kept
 
 
+def test_there_is_room_for_sums_of_classes_that_are_wider_than_channels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A class is summed in five slices at least; a channel of one plane takes three."""
+    monkeypatch.setattr(
+        "bnncc.passes.share_sums.best_grouping",
+        lambda channels, load, addition, zeros: Grouping(min(channels, 3), False),
+    )
+    operand = (Element.BIPOLAR, 0, "no")
+    graph = convolved("one channel", PLACES["inside"], operand, "limits")
+    works = [layer.work for layer in print_c(shared(graph, "generic"), "m").program.layers]
+    sums = [work for work in works if isinstance(work, SharedWork)]
+    assert any(work.width < work.class_sum.bits for work in sums)
+    assert all(work.class_width >= max(work.width, work.class_sum.bits) for work in sums)
+
+
 def wrong_words(
     models: dict[str, Emitted],
     target: str,
