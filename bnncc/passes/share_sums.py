@@ -370,13 +370,20 @@ class _Sharing:
     def _as_pixels(
         self, name: str, layout: Layout, origin: tuple[str, ...]
     ) -> tuple[list[Node], str]:
-        """Return a tensor in a layout of pixels, behind the node that moves it there, if any."""
+        """Return a tensor in a layout of pixels, behind the nodes that move it there, if any."""
         if (name, layout) in self._pixels:
             return [], self._pixels[name, layout]
-        kind = self.rewrite.type_of(name)
+        kind, new = self.rewrite.type_of(name), []
         made = self.rewrite.fresh(f"{name}.{layout}")
         self._pixels[name, layout] = made
-        return [self.rewrite.node(Move(None, (kind,), layout), (name,), made, origin)], made
+        if isinstance(kind.layout, PackedChannels) and kind.layout.groups > 1:
+            channels = tuple((0, c) for c in range(kind.shape[1]))
+            together = GatherBits((kind,), channels, None, replace(kind.layout, groups=1))
+            plain = self.rewrite.fresh(f"{name}.ungrouped")
+            new = [self.rewrite.node(together, (name,), plain, origin)]
+            name, kind = plain, self.rewrite.type_of(plain)
+        move = self.rewrite.node(Move(None, (kind,), layout), (name,), made, origin)
+        return [*new, move], made
 
     def _pitch(self, planes: str) -> int:
         layout = self.rewrite.type_of(planes).layout

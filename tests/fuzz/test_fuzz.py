@@ -45,6 +45,21 @@ def assert_nothing_fails(outcomes: Sequence[Outcome]) -> None:
     assert {reason.split()[0] for reason in refused} <= REFUSALS, refused
 
 
+# --- What it has found ----------------------------------------------------------------------------
+
+MET = (
+    "nhwc:817 batch_norm:54857 own_norm:42415 dense:25592 nothing:0 @8",
+    "pair:42135 batch_norm:6595 concat:40676 mask:21142 @8",
+    "2d:46602 few_bits_conv:23353 quantise:53655 nhwc:19122 nothing:0 @33",
+    "2d:51586 kappa:59054 nothing:35732 @8",
+    "2d:41596 binary_transposed:52128 own_norm:56691 classifier:63464",
+)
+
+
+def test_networks_that_failed_once() -> None:
+    assert_nothing_fails(check_all([parse_plan(text) for text in MET]))
+
+
 # --- The fuzzer -----------------------------------------------------------------------------------
 
 
