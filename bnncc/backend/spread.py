@@ -85,6 +85,8 @@ def _form(op: Spread) -> tuple[str, int]:
     taps = op.taps
     rows, columns = taps.axes
     bits = taps.word_bits if taps.by_row else 32
+    if max(op.pitch, bits) % min(op.pitch, bits):  # masks of a row repeat in whole words
+        bits = 32
     if rows.stride == columns.stride == 1 and op.pitch == taps.pitch:
         return "moved", bits
     if columns.stride > 2 or op.pitch > bits or taps.pitch > 32:

@@ -42,6 +42,7 @@ from tests.passes.convolutions import HALVED, SAME, binary, bits_of, image, kapp
 WIDE: dict[str, tuple[Window, tuple[int, ...]]] = {
     "a word": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (5, 32)),
     "two words": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (4, 40)),
+    "three words": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (3, 70)),
     "half a word": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (16, 16)),
     "halved": (Window((Axis(3, 2, before=1, after=1), Axis(3, 2, before=1, after=1))), (6, 66)),
     "halved in a word": (Window((Axis(3, 2, 1, 1, 1), Axis(3, 2, 1, 1, 1))), (7, 30)),

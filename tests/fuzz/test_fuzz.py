@@ -53,6 +53,8 @@ MET = (
     "2d:46602 few_bits_conv:23353 quantise:53655 nhwc:19122 nothing:0 @33",
     "2d:51586 kappa:59054 nothing:35732 @8",
     "2d:41596 binary_transposed:52128 own_norm:56691 classifier:63464",
+    "nhwc:58734 reshape:13946 pool_sign:39576 wrapped_norm:30867 batch_norm:33217"
+    " batch_norm:23140 binary_conv:28341 classifier:50121",
 )
 
 
