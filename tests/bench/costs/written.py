@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write(name: str, costs: Costs) -> None:
     )
     path = Path(fitted.__file__)
     path.write_text(text, encoding="utf-8")
-    subprocess.run(["ruff", "format", "-q", path], check=True)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", path], check=True)
     fitted.FITTED = everything
 
 
