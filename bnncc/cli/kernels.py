@@ -91,14 +91,12 @@ def _names(compilation: Compilation) -> Mapping[str, str]:
 
 def _rows(choice: Choice, either: Either, reasons: list[str]) -> Iterator[tuple[Text | str, ...]]:
     """Yield the cells of each family, what was chosen marked."""
-    dense = either.result not in choice.pixels
     note = f" ({reasons.index(either.refusal) + 1})" if either.refusal else ""
-    for family, cost in ((Family.DENSE, either.dense), (either.slices, either.shared)):
-        if cost is not None:
-            chosen = (family is Family.DENSE) == dense
-            demanded = ", as demanded" if either.demanded is family else ""
-            text = f"{'*' if chosen else ' '} {family.value}{demanded}{note}"
-            yield Text(text, style="bold green" if chosen else ""), *_figures(cost)
+    for family, cost in ((Family.DENSE, either.dense), *either.slices.items()):
+        chosen = family is choice.family(either)
+        demanded = ", as demanded" if either.demanded is family else ""
+        text = f"{'*' if chosen else ' '} {family.value}{demanded}{note}"
+        yield Text(text, style="bold green" if chosen else ""), *_figures(cost)
 
 
 def _figures(cost: Cost) -> tuple[str, str, str]:
@@ -121,18 +119,18 @@ def _totals(compilation: Compilation, choice: Choice) -> list[tuple[str, str]]:
 
 
 def _either_json(choice: Choice, either: Either, names: Mapping[str, str]) -> dict[str, Any]:
-    chosen = either.slices if either.result in choice.pixels else Family.DENSE
     candidates: list[dict[str, Any]] = [{"family": "dense", **_cost_json(either.dense)}]
-    if either.shared is not None:
-        candidates.append({"family": either.slices.value, **_cost_json(either.shared)})
-    elif either.refusal:
-        candidates.append({"family": either.slices.value, "refused": either.refusal})
+    candidates += [{"family": f.value, **_cost_json(c)} for f, c in either.slices.items()]
+    if not either.slices and either.refusal:
+        lean = either.demanded is Family.LEAN
+        family = Family.LEAN if lean else Family.SHARED
+        candidates.append({"family": family.value, "refused": either.refusal})
     return {
         "name": names[either.result],
         "nodes": [printable(name) for name in either.origin],
         "pool": either.pool,
         "demanded": either.demanded.value,
-        "chosen": chosen.value,
+        "chosen": choice.family(either).value,
         "candidates": candidates,
     }
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from bnncc.backend.program import Layer, Program
 from bnncc.errors import Diagnostic, UnsupportedModelError, printable
 from bnncc.layouts.costs import Cost, Size, size_of
-from bnncc.layouts.problem import Conversion, Either, Price, Problem
-from bnncc.passes.base import Family
+from bnncc.layouts.problem import Barred, Conversion, Either, Price, Problem
+from bnncc.passes.base import Family, Pixels
 
 __all__ = ["Choice", "Goal", "Optimize", "choose"]
 
@@ -44,35 +44,32 @@ class Choice:
 
     Attributes:
         unit: of times.
-        pixels: their first results.
+        pixels: those.
         eithers: what there was to choose.
         moved: the tensors that are moved between the layouts, and what that takes.
     """
 
     unit: str
-    pixels: frozenset[str]
+    pixels: Pixels
     eithers: tuple[Either, ...]
     moved: tuple[tuple[Conversion, Cost], ...]
 
     @property
-    def asked(self) -> frozenset[str]:
-        """The results of those that are to be computed so, or to be refused: it was demanded."""
+    def asked(self) -> Pixels:
+        """Those that are to be computed so, or to be refused: it was demanded."""
         demanded = {Family.SHARED, Family.LEAN}
-        refused = (e for e in self.eithers if e.demanded in demanded and e.shared is None)
-        return self.pixels | {either.result for either in refused}
+        refused = (e for e in self.eithers if e.demanded in demanded and not e.slices)
+        return {**self.pixels, **{e.result: e.demanded for e in refused}}
 
     @property
     def time(self) -> float:
         """What all that was chosen takes, moves included."""
-        chosen = sum(self.cost(either).time for either in self.eithers)
+        chosen = sum(either.taken(self.pixels).time for either in self.eithers)
         return chosen + sum(cost.time for _, cost in self.moved)
 
-    def cost(self, either: Either) -> Cost:
-        """Return what a layer takes as chosen."""
-        if either.result not in self.pixels:
-            return either.dense
-        assert either.shared is not None  # the labels cost too much otherwise
-        return either.shared
+    def family(self, either: Either) -> Family:
+        """Return the family of a layer as chosen."""
+        return self.pixels.get(either.result, Family.DENSE)
 
 
 def choose(problem: Problem, goal: Goal) -> Choice:
@@ -107,30 +104,31 @@ def _size(cost: Cost) -> int:
     return (cost.flash << 128) + (cost.ram << 64) + _time()(cost)
 
 
-def _smallest(problem: Problem, barred: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Return the choice of least flash, of which no results in `barred` are on planes.
+def _smallest(problem: Problem, barred: Barred = frozenset()) -> Pixels:
+    """Return the choice of least flash of what is not barred.
 
     No layer's price holds the functions that all shared sums call, so that a few of them may gain
     less than these take: measured is without any, too.
     """
-    everything = frozenset(either.result for either in problem.eithers)
-    choices = {problem.cheapest(_size, barred), problem.cheapest(_size, everything)}
-    if len(choices) == 1:
-        return choices.pop()
-    sizes = {pixels: problem.size(pixels) for pixels in choices}
-    return min(choices, key=lambda pixels: (sizes[pixels].flash, sizes[pixels].ram))
+    some, none = problem.cheapest(_size, barred), _demanded(problem)
+    if some == none:
+        return some
+    sizes = [(problem.size(pixels), pixels) for pixels in (none, some)]
+    return min(sizes, key=lambda pair: (pair[0].flash, pair[0].ram))[1]
+
+
+def _demanded(problem: Problem) -> Pixels:
+    """Return the choice of as few on planes as were demanded."""
+    return problem.cheapest(
+        _size, frozenset((e.result, family) for e in problem.eithers for family in e.slices)
+    )
 
 
 # --- Limits ---------------------------------------------------------------------------------------
 
 
-def _within(
-    problem: Problem, goal: Goal, most: int | None, barred: frozenset[str]
-) -> frozenset[str] | None:
-    """Return the best choice, of at most so many predicted bytes of flash; None if none is.
-
-    The results in `barred` stay on packed channels.
-    """
+def _within(problem: Problem, goal: Goal, most: int | None, barred: Barred) -> Pixels | None:
+    """Return the best choice, of at most so many predicted bytes of flash; None if none is."""
     if goal.optimize is Optimize.SIZE:
         return None if most is not None else _smallest(problem, barred)
     pixels = problem.cheapest(_time(), barred)
@@ -145,9 +143,7 @@ def _within(
 _HALVINGS = 30
 
 
-def _traded(
-    problem: Problem, most: int, barred: frozenset[str], least: frozenset[str]
-) -> frozenset[str]:
+def _traded(problem: Problem, most: int, barred: Barred, least: Pixels) -> Pixels:
     """Return the fastest choice that fits for any price of flash; `least` fits."""
     low, high = 0.0, 1e-6
     while problem.total(problem.cheapest(_time(high), barred)).flash > most and high < 1e12:
@@ -165,34 +161,28 @@ def _traded(
     return best
 
 
-def _promoted(
-    problem: Problem, pixels: frozenset[str], most: int, barred: frozenset[str]
-) -> frozenset[str]:
+def _promoted(problem: Problem, pixels: Pixels, most: int, barred: Barred) -> Pixels:
     """Return a choice that is no slower, with more layers on planes where they still fit.
 
     Prices of flash find only choices that are best for some price; what is left over is spent here.
     """
-    for either in sorted(problem.eithers, key=_gain, reverse=True):
-        free = either.shared is not None and either.demanded is Family.AUTO and not either.pool
-        if not free or either.result in pixels | barred:
-            continue
-        more = pixels | {either.result}
+    free = (e for e in problem.eithers if e.demanded is Family.AUTO and not e.pool)
+    steps = [(e, family) for e in free for family in e.slices if (e.result, family) not in barred]
+    for either, family in sorted(steps, key=lambda step: _gain(*step), reverse=True):
+        more = {**pixels, either.result: family}
         total = problem.total(more)
         if total.flash <= most and total.time < problem.total(pixels).time:
             pixels = more
     return pixels
 
 
-def _gain(either: Either) -> float:
+def _gain(either: Either, family: Family) -> float:
     """Return the time that a byte of flash saves."""
-    if either.shared is None:
-        return 0.0
-    return (either.dense.time - either.shared.time) / max(
-        1, either.shared.flash - either.dense.flash
-    )
+    dense, slices = either.dense, either.slices[family]
+    return (dense.time - slices.time) / max(1, slices.flash - dense.flash)
 
 
-def _fitting(problem: Problem, goal: Goal) -> frozenset[str]:
+def _fitting(problem: Problem, goal: Goal) -> Pixels:
     """Return the best choice found of which the program fits.
 
     Raises:
@@ -219,24 +209,22 @@ def _fitting(problem: Problem, goal: Goal) -> frozenset[str]:
     raise UnsupportedModelError.of(_refusals(problem, goal))
 
 
-def _too_large(problem: Problem, most: int | None) -> frozenset[str]:
+def _too_large(problem: Problem, most: int | None) -> Barred:
     """Return those that alone take more RAM than there is."""
     return frozenset(
-        e.result
+        (e.result, family)
         for e in problem.eithers
-        if e.demanded is Family.AUTO and e.shared and most is not None and e.shared.ram > most
+        for family, cost in e.slices.items()
+        if e.demanded is Family.AUTO and most is not None and cost.ram > most
     )
 
 
-def _largest(problem: Problem, pixels: frozenset[str]) -> frozenset[str]:
-    """Return those of a choice that take the most RAM, of what may stay on packed channels."""
-    taken = {
-        e.result: e.shared.ram
-        for e in problem.eithers
-        if e.result in pixels and e.shared is not None and e.demanded is Family.AUTO
-    }
+def _largest(problem: Problem, pixels: Pixels) -> Barred:
+    """Return those of a choice that take the most RAM, of what need not be as it is."""
+    free = [e for e in problem.eithers if e.result in pixels and e.demanded is Family.AUTO]
+    taken = {(e.result, pixels[e.result]): e.taken(pixels).ram for e in free}
     most = max(taken.values(), default=0)
-    return frozenset(result for result, ram in taken.items() if ram == most)
+    return frozenset(one for one, ram in taken.items() if ram == most)
 
 
 # --- Refusals -------------------------------------------------------------------------------------
@@ -245,16 +233,15 @@ def _largest(problem: Problem, pixels: frozenset[str]) -> frozenset[str]:
 def _refusals(problem: Problem, goal: Goal) -> list[Diagnostic]:
     """Return why nothing fits: a diagnostic for each limit that is too low by itself."""
     small = problem.program(_smallest(problem))
-    every = frozenset(either.result for either in problem.eithers)
-    lean = problem.program(problem.cheapest(_size, every))
-    size, least = size_of(small, problem.costs), size_of(lean, problem.costs)
+    dense = problem.program(_demanded(problem))
+    size, least = size_of(small, problem.costs), size_of(dense, problem.costs)
     if least.ram > size.ram:
-        lean, least = small, size
+        dense, least = small, size
     found: list[Diagnostic] = []
     if goal.max_flash is not None and size.flash > goal.max_flash:
         found.append(_too_much("flash", size.flash, goal.max_flash, _flash_text(small, size)))
     if goal.max_ram is not None and least.ram > goal.max_ram:
-        found.append(_too_much("RAM", least.ram, goal.max_ram, _ram_text(lean, least)))
+        found.append(_too_much("RAM", least.ram, goal.max_ram, _ram_text(dense, least)))
     if found:
         return found
     what = "no choice of kernels fits both into the flash and into the RAM"

@@ -2,33 +2,38 @@
 
 Every layer and pool of bits that can be computed either way gets one of two labels, packed
 channels or planes of pixels. It costs what its label costs; a tensor that is made in one layout
-and read in the other is moved, once, however many read it.
+and read in the other is moved, once, however many read it. On planes of pixels, lists lie in flash
+or are built: the cheaper of the two for the price that is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from bnncc.backend.lower import lower
-from bnncc.backend.program import Layer, Program
+from bnncc.backend.program import Layer, Program, SharedWork
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.kernels import PoolBits, XnorConv
 from bnncc.layouts.costs import Cost, Size, cost_of_layers, cost_of_move, in_pixels, size_of
 from bnncc.layouts.cuts import Tie, cheapest_labels
-from bnncc.passes.base import Context, Family, Outcome, Refusal
+from bnncc.passes.base import Context, Family, Outcome, Pixels
 from bnncc.passes.lean_lists import LEAN_LISTS
 from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS, regroups
 from bnncc.targets import Costs, costs_of
 
-__all__ = ["Conversion", "Either", "Price", "Problem", "Total"]
+__all__ = ["Barred", "Conversion", "Either", "Price", "Problem", "Total"]
 
 _NEVER = 1 << 400
 """More than any network costs, whatever is counted."""
 
 Price = Callable[[Cost], int]
 """What to spend least of, in whole numbers, so that sums are exact."""
+
+Barred = frozenset[tuple[str, Family]]
+"""First results, and families on planes of pixels that may not be chosen for them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Either:
         pool: whether it is a pool.
         demanded: the family that the user asked for.
         dense: what it takes on packed channels.
-        shared: what it takes on planes of pixels; None where it cannot.
+        slices: what it takes on planes of pixels, in each family that it could have there; empty
+            where it cannot.
         refusal: why it cannot, or "".
     """
 
@@ -50,24 +56,30 @@ class Either:
     pool: bool
     demanded: Family
     dense: Cost
-    shared: Cost | None
+    slices: Mapping[Family, Cost]
     refusal: str
 
-    @property
-    def slices(self) -> Family:
-        """The family that it takes on planes of pixels: lists are only built on demand."""
-        return Family.LEAN if self.demanded is Family.LEAN else Family.SHARED
+    def taken(self, pixels: Pixels) -> Cost:
+        """Return what it takes as chosen."""
+        family = pixels.get(self.result)
+        return self.dense if family is None else self.slices[family]
 
-    def prices(self, price: Price, *, barred: bool) -> tuple[int, int]:
-        """Return what the labels cost; one that may not be chosen costs too much.
+    def best(self, price: Price, barred: Barred) -> Family | None:
+        """Return the cheapest family on planes of pixels; None if none may be chosen.
 
-        What the user demanded is not `barred` from planes.
+        What the user demanded is not barred.
         """
-        if self.shared is None or self.demanded is Family.DENSE:
+        free = self.demanded is not Family.AUTO
+        open_ = (f for f in self.slices if free or (self.result, f) not in barred)
+        return min(open_, key=lambda family: price(self.slices[family]), default=None)
+
+    def prices(self, price: Price, barred: Barred) -> tuple[int, int]:
+        """Return what the labels cost; one that may not be chosen costs too much."""
+        best = self.best(price, barred)
+        if best is None:
             return price(self.dense), _NEVER
-        if self.demanded in {Family.SHARED, Family.LEAN}:
-            return _NEVER, price(self.shared)
-        return price(self.dense), _NEVER if barred else price(self.shared)
+        demanded = self.demanded is not Family.AUTO  # and not DENSE, which nothing else is best of
+        return _NEVER if demanded else price(self.dense), price(self.slices[best])
 
 
 @dataclass(frozen=True)
@@ -127,15 +139,14 @@ class Problem:
         conversions = tuple(_conversions(graph, eithers, costs, context.target.slices.lanes))
         return cls(graph, context, costs, eithers, conversions)
 
-    def cheapest(self, price: Price, barred: frozenset[str] = frozenset()) -> frozenset[str]:
-        """Return the results of those to be computed on planes of pixels, for the least price.
+    def cheapest(self, price: Price, barred: Barred = frozenset()) -> Pixels:
+        """Return what is to be computed on planes of pixels, for the least price.
 
         Args:
             price: see there.
-            barred: results of those that must stay on packed channels, unless demanded otherwise.
+            barred: what may not be chosen, unless it was demanded.
         """
-        prices = [(0, _NEVER)]
-        prices += [e.prices(price, barred=e.result in barred) for e in self.eithers]
+        prices = [(0, _NEVER), *(e.prices(price, barred) for e in self.eithers)]
         ties = [Tie(c.maker, c.readers, price(c.there), price(c.back)) for c in self.conversions]
         pools = {e.result: i for i, e in enumerate(self.eithers, 1) if e.pool}
         for node in self.graph.nodes:
@@ -143,75 +154,100 @@ class Problem:
                 maker = self._indices[node.inputs[0]]
                 ties.append(Tie(maker, (pool,), _NEVER, 0))
         labels = cheapest_labels(prices, ties)[1:]
-        return frozenset(e.result for e, on in zip(self.eithers, labels, strict=True) if on)
+        best = ((e.result, e.best(price, barred)) for e in compress(self.eithers, labels))
+        return {result: family for result, family in best if family is not None}
 
     @property
     def _indices(self) -> Mapping[str, int]:
         return _indices(self.graph, self.eithers)
 
-    def moved(self, pixels: frozenset[str]) -> list[tuple[Conversion, Cost]]:
+    def moved(self, pixels: Pixels) -> list[tuple[Conversion, Cost]]:
         """Return the tensors that are moved, and what that takes."""
         labels = [False, *(e.result in pixels for e in self.eithers)]
         paid = ((c, c.paid(labels)) for c in self.conversions)
         return [(c, cost) for c, cost in paid if cost is not None]
 
-    def total(self, pixels: frozenset[str]) -> Total:
+    def total(self, pixels: Pixels) -> Total:
         """Return what is predicted."""
-        chosen = [e.shared if e.result in pixels else e.dense for e in self.eithers]
-        all_of = [c for c in chosen if c is not None] + [cost for _, cost in self.moved(pixels)]
+        all_of = [e.taken(pixels) for e in self.eithers]
+        all_of += [cost for _, cost in self.moved(pixels)]
         return Total(sum(c.time for c in all_of), sum(c.flash for c in all_of))
 
-    def program(self, pixels: frozenset[str]) -> Program:
+    def program(self, pixels: Pixels) -> Program:
         """Return the program for a choice."""
         return lower(_in_pixels(self.graph, self.context, pixels).graph, self.graph.name, ())
 
-    def size(self, pixels: frozenset[str]) -> Size:
+    def size(self, pixels: Pixels) -> Size:
         """Return what the program for a choice takes."""
         return size_of(self.program(pixels), self.costs)
 
 
-def _in_pixels(graph: Graph, context: Context, pixels: frozenset[str]) -> Outcome:
+def _in_pixels(graph: Graph, context: Context, pixels: Pixels) -> Outcome:
     """Return what the passes make of a graph that give layers kernels of family B."""
-    chosen = replace(context, pixels=pixels)
-    refusals: list[Refusal] = []
-    for step in (SHARE_SUMS, ROLL_ROWS, LEAN_LISTS):
+    return _stored(SHARE_SUMS.apply(graph, replace(context, pixels=pixels)), context, pixels)
+
+
+def _stored(shared: Outcome, context: Context, pixels: Pixels) -> Outcome:
+    """Return what follows on shared sums: whether their copies and lists are stored whole."""
+    chosen, graph, refusals = replace(context, pixels=pixels), shared.graph, shared.refusals
+    for step in (ROLL_ROWS, LEAN_LISTS):
         outcome = step.apply(graph, chosen)
         graph = outcome.graph
         refusals += outcome.refusals
-    return Outcome(graph, tuple(refusals))
+    return Outcome(graph, refusals)
 
 
 def _eithers(graph: Graph, context: Context, costs: Costs) -> Iterator[Either]:
     """Yield what can be computed either way, and layers of bits that were found not to be."""
     nodes = [node for node in graph.nodes if isinstance(node.op, XnorConv | PoolBits)]
     wanted = [node for node in nodes if context.demanded(node.origin) is not Family.DENSE]
-    everything = frozenset(node.outputs[0] for node in wanted)
-    outcome = _in_pixels(graph, context, everything)
-    refusals = {refusal.node: refusal.reason for refusal in outcome.refusals}
-    dense = _by_result(lower(graph, graph.name, ()))
-    shared = dense if outcome.graph is graph else _by_result(lower(outcome.graph, graph.name, ()))
+    everything = {
+        family: {node.outputs[0]: family for node in wanted}
+        for family in (Family.SHARED, Family.LEAN)
+    }
+    chosen = replace(context, pixels=everything[Family.SHARED])
+    sums = SHARE_SUMS.apply(graph, chosen)  # the same for both, and what takes time
+    outcomes = {family: _stored(sums, context, pixels) for family, pixels in everything.items()}
+    refusals = {family: {r.node: r.reason for r in o.refusals} for family, o in outcomes.items()}
+    dense = _by_result(graph)
+    programs = {
+        family: dense if outcome.graph is graph else _by_result(outcome.graph)
+        for family, outcome in outcomes.items()
+    }
     for node in nodes:
         result = node.outputs[0]
-        layer = shared[result]
-        taken = layer.template in ("shared_sums.c.j2", "pool_planes.c.j2")
         pool = isinstance(node.op, PoolBits)
-        if pool and not taken:
-            continue
-        copied = shared.get(layer.inputs[0].buffer.tensor)
-        together = [copied, layer] if copied and copied.template == "spread.c.j2" else [layer]
-        yield Either(
-            result,
-            node.origin,
-            pool,
-            Family.AUTO if pool else context.demanded(node.origin),
-            cost_of_layers([dense[result]], costs),
-            cost_of_layers(together, costs) if taken else None,
-            refusals.get(node.name, ""),
-        )
+        demanded = Family.AUTO if pool else context.demanded(node.origin)
+        slices = {f: _on_slices(program, result) for f, program in programs.items()}
+        reason = refusals[Family.SHARED].get(node.name, "")
+        if demanded is Family.LEAN:
+            reason = refusals[Family.LEAN].get(node.name, "")
+            slices.pop(Family.SHARED)
+        elif demanded is Family.SHARED or not _builds(programs[Family.LEAN][result]):
+            slices.pop(Family.LEAN)
+        taken = {f: cost_of_layers(layers, costs) for f, layers in slices.items() if layers}
+        if taken or not pool:
+            cost = cost_of_layers([dense[result]], costs)
+            yield Either(result, node.origin, pool, demanded, cost, taken, reason)
 
 
-def _by_result(program: Program) -> dict[str, Layer]:
-    return {layer.outputs[0].buffer.tensor: layer for layer in program.layers}
+def _on_slices(program: Mapping[str, Layer], result: str) -> list[Layer]:
+    """Return the layers that make a result on planes of pixels; none if it is not made so."""
+    layer = program[result]
+    if layer.template not in ("shared_sums.c.j2", "pool_planes.c.j2"):
+        return []
+    copied = program.get(layer.inputs[0].buffer.tensor)
+    return [copied, layer] if copied and copied.template == "spread.c.j2" else [layer]
+
+
+def _builds(layer: Layer) -> bool:
+    """Whether a layer builds its lists."""
+    return isinstance(layer.work, SharedWork) and layer.work.built is not None
+
+
+def _by_result(graph: Graph) -> dict[str, Layer]:
+    layers = lower(graph, graph.name, ()).layers
+    return {layer.outputs[0].buffer.tensor: layer for layer in layers}
 
 
 def _indices(graph: Graph, eithers: Sequence[Either]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from bnncc.ir.order import Order
 from bnncc.ir.types import Stage
 from bnncc.targets import Target
 
-__all__ = ["Context", "Exactness", "Family", "Outcome", "Pass", "Refusal", "SignZero"]
+__all__ = ["Context", "Exactness", "Family", "Outcome", "Pass", "Pixels", "Refusal", "SignZero"]
 
 
 class SignZero(enum.Enum):
@@ -50,6 +50,10 @@ class Family(enum.Enum):
     """The same, with the lists that say what is shared built from packed weights as it runs."""
 
 
+Pixels = Mapping[str, Family]
+"""What is computed on planes of pixels, by the first results of nodes: SHARED or LEAN of each."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What the user asked for, as far as passes care.
@@ -58,14 +62,14 @@ class Context:
         target, sign_zero: see there.
         families: the kernel family of layers, by one of their source nodes; "*" stands for all
             others, which are AUTO without it.
-        pixels: the first results of the nodes that are to take kernels of family B, once that is
-            chosen for all; before, None, and family B is for layers of which it was demanded.
+        pixels: the nodes that are to take kernels of family B, once that is chosen for all; before,
+            None, and family B is for layers of which it was demanded.
     """
 
     target: Target
     sign_zero: SignZero = SignZero.AUTO
     families: Mapping[str, Family] = field(default_factory=dict)
-    pixels: frozenset[str] | None = None
+    pixels: Pixels | None = None
 
     def demanded(self, origin: Sequence[str]) -> Family:
         """Return the kernel family that was asked for of a layer of these source nodes."""
@@ -78,8 +82,10 @@ class Context:
             return result in self.pixels
         return self.demanded(origin) in {Family.SHARED, Family.LEAN}
 
-    def builds_lists(self, origin: Sequence[str]) -> bool:
+    def builds_lists(self, result: str, origin: Sequence[str]) -> bool:
         """Whether such a layer is to build its lists as it runs."""
+        if self.pixels is not None:
+            return self.pixels.get(result) is Family.LEAN
         return self.demanded(origin) is Family.LEAN
 
     def pools_planes(self, result: str) -> bool:

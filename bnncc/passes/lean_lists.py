@@ -31,7 +31,7 @@ def _apply(graph: Graph, context: Context) -> Outcome:
         op = node.op
         if not isinstance(op, SharedSums | SharedConv) or op.built:
             continue
-        if context.builds_lists(node.origin):
+        if context.builds_lists(node.outputs[0], node.origin):
             reason = _build(rewrite, node, op)
             if reason:
                 refusals.append(Refusal(node.name, node.origin, f"no lists built: {reason}"))

@@ -40,7 +40,7 @@ def _apply(graph: Graph, context: Context) -> Outcome:
             continue
         spread = graph.producers[node.inputs[0]]
         assert isinstance(spread.op, Spread)  # share_sums made it
-        lean = context.builds_lists(node.origin)
+        lean = context.builds_lists(node.outputs[0], node.origin)
         rows = _best(op, spread.op.pitch, lean=lean)
         if rows and graph.consumers[spread.output] == (node,):
             rewrite.replace(spread, [])

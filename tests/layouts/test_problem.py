@@ -17,7 +17,7 @@ from bnncc.ir.window import Axis, Window
 from bnncc.layouts import Problem
 from bnncc.layouts.costs import time_of
 from bnncc.layouts.work import work_of
-from bnncc.passes.base import Context, Family
+from bnncc.passes.base import Context, Family, Pixels
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.targets import target_named
@@ -84,12 +84,13 @@ GRAPHS = {
 }
 
 
-def choices(problem: Problem) -> Iterator[frozenset[str]]:
+def choices(problem: Problem) -> Iterator[Pixels]:
     """Yield every choice, but for pools of what is not on planes."""
-    free = [e for e in problem.eithers if e.shared is not None]
-    for labels in itertools.product((False, True), repeat=len(free)):
-        pixels = frozenset(e.result for e, on in zip(free, labels, strict=True) if on)
-        pools = {e.result for e in free if e.pool} & pixels
+    free = [e for e in problem.eithers if e.slices]
+    for families in itertools.product(*([None, *e.slices] for e in free)):
+        chosen = zip(free, families, strict=True)
+        pixels = {e.result: family for e, family in chosen if family is not None}
+        pools = {e.result for e in free if e.pool} & pixels.keys()
         made = {
             node.inputs[0]: node.outputs[0]
             for node in problem.graph.nodes
@@ -100,7 +101,7 @@ def choices(problem: Problem) -> Iterator[frozenset[str]]:
             yield pixels
 
 
-def done(problem: Problem, pixels: frozenset[str]) -> float:
+def done(problem: Problem, pixels: Pixels) -> float:
     """Return how long what the program of a choice does takes."""
     layers = problem.program(pixels).layers
     return math.fsum(time_of(work_of(layer), problem.costs) for layer in layers)
@@ -112,8 +113,9 @@ def test_no_choice_costs_less(name: str, target: str) -> None:
     problem = problem_of(GRAPHS[name](), target)
     every = list(choices(problem))
     assert len(every) >= 4
-    times = {pixels: done(problem, pixels) for pixels in every}
-    for pixels, time in times.items():
+    assert {Family.SHARED, Family.LEAN} <= {f for pixels in every for f in pixels.values()}
+    times = [done(problem, pixels) for pixels in every]
+    for pixels, time in zip(every, times, strict=True):
         assert problem.total(pixels).time == pytest.approx(time)
     chosen = problem.cheapest(lambda cost: round(1e6 * cost.time))
-    assert times[chosen] == pytest.approx(min(times.values()))
+    assert times[every.index(chosen)] == pytest.approx(min(times))

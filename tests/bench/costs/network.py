@@ -33,9 +33,9 @@ def show_network(model: Path, target: str, rounds: int) -> None:
     layers = {f: _layers(program) for f, program in programs.items()}
     sys.stdout.write(f"{target}: us, dense, shared, chosen\n")
     for either in choice.eithers:
-        if either.shared is not None:
+        if either.slices:
             times = "".join(f"{layers[f][either.result] / 1e3:10.1f}" for f in _FAMILIES)
-            name = "shared" if either.result in choice.pixels else "dense"
+            name = choice.family(either).value
             sys.stdout.write(f"  {either.origin[0]:44}{times}  {name}\n")
     for what, count in (("moves between layouts", _moves), ("all layers", _all)):
         times = "".join(f"{count(programs[f]) / 1e3:10.1f}" for f in _FAMILIES)
