@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -30,11 +31,13 @@ F = np.float32
 SAMPLES = 24
 
 
+def compiled(folder: Path, kernels: str) -> Compilation:
+    return compile_in_memory(saved(network(top=True), folder), Options(kernels=(kernels,)))
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Compilation:
-    return compile_in_memory(
-        saved(network(top=True), tmp_path_factory.mktemp("model")), Options(kernels=("dense",))
-    )
+    return compiled(tmp_path_factory.mktemp("model"), "dense")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,10 @@ def wrong(name: str, value: Array) -> Array:
     value = np.array(value, order="C")
     if name.endswith(".sign"):
         value.flat[3] *= -1
+    elif name.endswith(".list"):  # a plane of the first group in the last one's sums
+        value[[0, -1]] = value[[-1, 0]]
+    elif name.endswith(".fours"):  # four planes in the class behind theirs, and so on
+        value.flat[value.argmax()] -= 1
     elif value.dtype == np.int32:
         value += 2
     elif ".thresholds" in name or ".decisions" in name:
@@ -161,15 +168,18 @@ def test_a_fault_is_placed(done: Compilation, model: CompiledModel) -> None:
 def packed_faults(graph: Graph) -> Iterator[tuple[str, Graph]]:
     for name, value in graph.constants.items():
         yield name, with_constants(graph, **{name: wrong(name, value)})
-    node = next(n for n in graph.nodes if isinstance(n.op, XnorConv) and n.op.window.taps > 1)
-    moved = dataclasses.replace(node.op, window=shifted(node.op.window))
-    yield "window", with_node(graph, node, dataclasses.replace(node, op=moved))
+    for node in graph.nodes:
+        if isinstance(node.op, XnorConv) and node.op.window.taps > 1:
+            moved = dataclasses.replace(node.op, window=shifted(node.op.window))
+            yield f"window {node.name}", with_node(graph, node, dataclasses.replace(node, op=moved))
 
 
+@pytest.mark.parametrize("kernels", ["dense", pytest.param("shared", marks=pytest.mark.slow)])
 def test_every_fault_in_the_packed_graph_shows_against_the_folded_one(
-    done: Compilation, monkeypatch: pytest.MonkeyPatch
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CFLAGS", "-O1")  # twenty models are compiled, and hardly run
+    done = compiled(tmp_path, kernels)
     variants = []
     for i, (label, graph) in enumerate(packed_faults(done.lowered.graph)):
         program = lower(graph, f"faulty{i}", ["faulty"])
