@@ -20,20 +20,21 @@ from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target, target_named
 from tests.ir.sketch import Sketch
-from tests.passes.convolutions import SAME
+from tests.passes.convolutions import HALVED, SAME
 
 __all__ = ["FORMS", "LayerCase", "Printed", "Variant", "printed", "variant"]
 
-FORMS = ("minus", "zero", "residual")
-"""Padded with -1 or 0, bits to bits; padded with 0, with a real shortcut, to reals and bits."""
+FORMS = ("minus", "zero", "strided", "residual")
+"""Padded with -1, or with 0, bits to bits; padded with 0, of every other pixel; padded with 0, with
+a real shortcut, to reals and bits."""
 
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A 3x3 layer of stride 1 that keeps its image's size and channels.
+    """A 3x3 layer that keeps its image's channels, and its size unless it is strided.
 
     Attributes:
-        channels, size: of the image, which is square.
+        channels, size: of the result, which is square.
         form: one of FORMS.
     """
 
@@ -118,14 +119,14 @@ def _kernel(op: object) -> str:
 
 def _graph(case: LayerCase) -> Graph:
     random = np.random.default_rng(case.channels)
-    channels = case.channels
-    s = Sketch(shape=(1, channels, case.size, case.size))
+    channels, stride = case.channels, 2 if case.form == "strided" else 1
+    s = Sketch(shape=(1, channels, stride * case.size, stride * case.size))
     levels = [[-1, 1]] * channels
     signs = s(ew.Step(Element.BIPOLAR), "x", np.zeros((channels, 1)), levels, to="signs")
     shape = (channels, channels, 3, 3)
     w = s.const(random.choice(np.array([-1, 1], np.int8), shape), "w", Element.BIPOLAR)
     pad = -1 if case.form == "minus" else 0
-    n = s(BinaryConv(SAME, 1, pad), signs, w, to="n")
+    n = s(BinaryConv(HALVED if stride == 2 else SAME, 1, pad), signs, w, to="n")
     if case.form != "residual":
         t = s.const(random.integers(-20, 21, (channels, 1)), "t", Element.I32)
         return s.done(s(ew.Step(Element.BIPOLAR), n, t, levels, to="y"))
