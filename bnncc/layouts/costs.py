@@ -15,11 +15,21 @@ from bnncc.ir.types import (
     Planar,
     TensorType,
 )
-from bnncc.layouts.work import Work, code_of, code_of_program, moving, work_of
+from bnncc.layouts.code import Parts, parts_of_layer, parts_of_program
+from bnncc.layouts.work import Work, moving, work_of
 from bnncc.passes.share_sums import pitch_of
 from bnncc.targets.costs import Costs
 
-__all__ = ["Cost", "Size", "cost_of_layers", "cost_of_move", "in_pixels", "size_of", "time_of"]
+__all__ = [
+    "Cost",
+    "Size",
+    "code_bytes",
+    "cost_of_layers",
+    "cost_of_move",
+    "in_pixels",
+    "size_of",
+    "time_of",
+]
 
 
 @dataclass(frozen=True)
@@ -67,10 +77,11 @@ def time_of(work: Work, costs: Costs) -> float:
     return sum(costs.time[name] * count for name, count in work.items())
 
 
-def _code(parts: Work, costs: Costs) -> int:
+def code_bytes(parts: Parts, costs: Costs) -> int:
     """Return an estimate of bytes of code; kinds of layers that nobody measured are as others."""
     other = costs.code["other"]
-    return round(sum(costs.code.get(name, other) * count for name, count in parts.items()))
+    unknown = {name: 0.0 if ":" in name else other for name in parts}
+    return round(sum(costs.code.get(n, unknown[n]) * count for n, count in parts.items()))
 
 
 def cost_of_layers(layers: Sequence[Layer], costs: Costs) -> Cost:
@@ -78,7 +89,7 @@ def cost_of_layers(layers: Sequence[Layer], costs: Costs) -> Cost:
     return Cost(
         time=sum(time_of(work_of(layer), costs) for layer in layers),
         flash=sum(
-            _code(code_of(layer), costs) + sum(c.nbytes for c in layer.constants)
+            code_bytes(parts_of_layer(layer), costs) + sum(c.nbytes for c in layer.constants)
             for layer in layers
         ),
         ram=max(map(_ram, layers)),
@@ -113,7 +124,9 @@ def cost_of_move(source: TensorType, result: TensorType, costs: Costs) -> Cost:
     work = planar_work(source, result) if planar else pixels_work(source, result)
     name = "planar" if planar else "pixels"
     return Cost(
-        time_of(moving(work), costs), _code({name: 1}, costs), source.nbytes + result.nbytes
+        time_of(moving(work), costs),
+        code_bytes({name: 1, "run: call": 1}, costs),
+        source.nbytes + result.nbytes,
     )
 
 
@@ -121,7 +134,7 @@ def size_of(program: Program, costs: Costs) -> Size:
     """Return what a program takes."""
     return Size(
         constants=sum(program.constant_bytes.values()),
-        code=_code(code_of_program(program), costs),
+        code=code_bytes(parts_of_program(program), costs),
         arena=program.arena_bytes,
         stack=program.stack_bytes,
     )

@@ -19,14 +19,13 @@ from bnncc.backend.program import (
     PixelsWork,
     PlanarWork,
     PoolPlanesWork,
-    Program,
     SharedWork,
     Slide,
     SpreadWork,
     TileWork,
 )
 
-__all__ = ["Work", "code_of", "code_of_program", "moving", "work_of"]
+__all__ = ["Work", "moving", "work_of"]
 
 Work = Mapping[str, float]
 """What is done -> how often. Names begin with the kind of layer, which is measured as one."""
@@ -225,29 +224,3 @@ def moving(work: PixelsWork | PlanarWork) -> Work:
         f"{kind}: row": rows,
         f"{kind}: gap": gaps if work.to_planar else 0,
     }
-
-
-# --- Code -----------------------------------------------------------------------------------------
-
-
-def code_of(layer: Layer) -> Work:
-    """Return what the code of a layer consists of."""
-    parts: Counter[str] = Counter({layer.template.removesuffix(".c.j2"): 1})
-    if isinstance(layer.work, SharedWork):
-        parts["step"] += len(layer.work.steps)
-        parts["spread"] += layer.copies is not None
-    if layer.finish is not None:
-        parts["statement"] += len(layer.finish.statements)
-        parts["store"] += len(layer.finish.stores)
-    return parts
-
-
-def code_of_program(program: Program) -> Work:
-    """Return what the code of a program consists of: its layers, and what shared sums call."""
-    parts: Counter[str] = Counter({"class sum": len(program.slices.class_sums)})
-    parts["list"] = len(program.slices.lists)
-    parts["bit of an addition"] = sum(add.bits for add in program.slices.adds)
-    parts["bit of a difference"] = sum(less.bits for less in program.slices.less_twice)
-    for layer in program.layers:
-        parts.update(code_of(layer))
-    return parts

@@ -10,12 +10,12 @@ __all__ = ["Costs"]
 
 @dataclass(frozen=True)
 class Costs:
-    """Constants by the names of `bnncc.layouts.work`.
+    """Constants by the names of `bnncc.layouts.work` and `bnncc.layouts.code`.
 
     Attributes:
         unit: of time: "instructions" or "ns".
         time: what each kind of work takes, in that unit.
-        code: bytes of code of each kind of layer.
+        code: bytes of each part of functions.
     """
 
     unit: str

@@ -3,6 +3,7 @@
 python -m tests.bench.costs                          all targets, each layer beside the prediction
 python -m tests.bench.costs --target cortex-m4       one target
 python -m tests.bench.costs --fit                    and fit the constants to what was measured
+python -m tests.bench.costs --fit --code             those of code alone
 python -m tests.bench.costs --model bireal.onnx      time a network's layers here, in each family
 
 Targets that are emulated are counted, in instructions of gcc -O2; x86 is timed here, in ns of gcc
@@ -15,12 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bnncc.layouts.costs import time_of
+from bnncc.layouts.costs import code_bytes, time_of
 from bnncc.passes.base import Family
 from bnncc.targets import Costs, costs_of, fitted, target_named
 from tests.bench.costs.cases import LARGE, SMALL, Case
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--target", nargs="+", choices=_TARGETS, default=_TARGETS)
     parser.add_argument("--rounds", type=int, default=12, help="of timing, on x86")
     parser.add_argument("--fit", action="store_true", help="write the constants of the targets")
+    parser.add_argument("--code", action="store_true", help="bytes of code, and no time")
     parser.add_argument("--model", type=Path, help="a network of one input, for targets of x86")
     args = parser.parse_args()
     if args.model:
@@ -52,13 +54,18 @@ def main() -> int:
         return 0
     for name in args.target:
         with tempfile.TemporaryDirectory(prefix="bnncc-bench-") as folder:
-            cases = cases_of(name)
+            cases = () if args.code else cases_of(name)
             rows = measured(name, cases, Path(folder), args.rounds)
-            built = list(code_sizes(name, cases, Path(folder)))
-        costs = _fitted(name, rows, built) if args.fit else costs_of(target_named(name))
+            built = list(code_sizes(name, SMALL, Path(folder)))
+        costs = costs_of(target_named(name))
         if args.fit:
+            time = _fitted(name, rows) if rows else costs.time
+            costs = Costs("ns" if name in HOSTED else "instructions", time, _fitted_code(built))
             write(name, costs)
-        _print(name, costs, rows, built)
+        if rows:
+            _print(name, costs, rows)
+        off = [code_bytes(each.parts, costs) / each.size - 1 for each in built]
+        _line(f"  code of {name}", off)
     return 0
 
 
@@ -76,18 +83,19 @@ def measured(name: str, cases: Sequence[Case], folder: Path, rounds: int) -> lis
     return list(emulated(name, cases, folder))
 
 
-def _fitted(name: str, rows: Sequence[Measured], built: Sequence[Built]) -> Costs:
+def _fitted(name: str, rows: Sequence[Measured]) -> Mapping[str, float]:
     time = fit_by_kind([(row.work, row.units) for row in rows])
-    code = fit([(each.parts, each.size) for each in built])
-    layers = [code[part] for part in ("linear", "move", "pack_planes") if part in code]
-    code["other"] = round(sum(layers) / len(layers))
-    if name == "riscv32":
-        other = fitted.FITTED["cortex-m0"]
-        time, code = {**other.time, **time}, {**other.code, **code}
-    return Costs("ns" if name in HOSTED else "instructions", time, code)
+    return {**fitted.FITTED["cortex-m0"].time, **time} if name == "riscv32" else time
 
 
-def _print(name: str, costs: Costs, rows: Sequence[Measured], built: Sequence[Built]) -> None:
+def _fitted_code(built: Sequence[Built]) -> Mapping[str, float]:
+    """Return the bytes of parts; a layer of a kind that nobody measured takes what most do."""
+    functions = [row for each in built for row in each.functions]
+    layers = [size for parts, size in functions if "epilogue: statement" in parts]
+    return {**fit(functions, relative=False), "other": float(np.median(layers))}
+
+
+def _print(name: str, costs: Costs, rows: Sequence[Measured]) -> None:
     sys.stdout.write(f"{name}, {costs.unit}: predicted, measured, error\n")
     kinds = dict.fromkeys(row.kind for row in rows)
     for kind in kinds:
@@ -107,12 +115,6 @@ def _print(name: str, costs: Costs, rows: Sequence[Measured], built: Sequence[Bu
         for mine in by_layer(rows).values()
     ]
     _line("  all", both)
-    code = [
-        sum(costs.code.get(p, costs.code["other"]) * n for p, n in each.parts.items()) / each.size
-        - 1
-        for each in built
-    ]
-    _line("  code", code)
 
 
 def _line(what: str, errors: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""The constants of the cost model: those, none negative, of least relative error."""
+"""The constants of the cost model: those, none negative, of least squared error."""
 
 from __future__ import annotations
 
@@ -44,12 +44,17 @@ def fit_by_kind(rows: Sequence[tuple[Work, float]]) -> dict[str, float]:
     return found
 
 
-def fit(rows: Sequence[tuple[Work, float]]) -> dict[str, float]:
-    """Return what each kind of work takes, where any may occur beside any other."""
+def fit(rows: Sequence[tuple[Work, float]], *, relative: bool = True) -> dict[str, float]:
+    """Return what each kind of work takes, where any may occur beside any other.
+
+    Args:
+        rows: work, and what it took.
+        relative: whether errors are a share of that, or units, as suits what is summed up.
+    """
     names = list(dict.fromkeys(name for work, _ in rows for name in work))
     units = np.array([units for _, units in rows])
     counts = np.array([[work.get(name, 0) for name in names] for work, _ in rows], float)
-    scale = units + _SMALL
+    scale = units + _SMALL if relative else np.ones(len(units))
     weights = _least(counts / scale[:, np.newaxis], units / scale)
     return {name: float(f"{w:.3g}") for name, w in zip(names, weights, strict=True)}
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bnncc.layouts.work import Work, code_of_program, work_of
+from bnncc.layouts.code import Parts, functions_of, parts_of_program
+from bnncc.layouts.work import Work, work_of
 from bnncc.passes.base import Family
 from bnncc.targets import target_named
+from tests.backend.zoo import MODELS, Emitted, emitted
 from tests.bench.costs.cases import Case, Printed, printed
 from tests.bench.costs.timing import HOSTED, Timed, built
 from tests.bench.instructions.machines import LEVEL, MACHINES
@@ -55,10 +58,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Built:
-    """The code of a case: what it consists of, and bytes of its functions."""
+    """The code of a program.
 
-    parts: Work
+    Attributes:
+        parts, size: what it consists of, and bytes.
+        functions: the same of each function where none is inlined but what always is.
+    """
+
+    parts: Parts
     size: int
+    functions: tuple[tuple[Parts, int], ...]
 
 
 def emulated(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Measured]:
@@ -82,30 +91,54 @@ def _rows(model: Printed, units: Sequence[float]) -> Iterator[Measured]:
             yield Measured(model.case, model.family, work, each)
 
 
+_APART = (
+    *("-fno-inline-functions-called-once", "-fno-inline-small-functions", "-fno-inline-functions"),
+    *("-fno-partial-inlining", "-fno-ipa-icf"),
+)
+"""What keeps every function, perhaps under a longer name: with constants for some arguments."""
+
+
 def code_sizes(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Built]:
-    """Yield the code of cases in both families, compiled for a target as they are measured.
+    """Yield the code of cases in both families, and of the zoo, compiled as they are measured.
 
     Raises:
-        subprocess.CalledProcessError: a case does not compile.
+        subprocess.CalledProcessError: a program does not compile.
     """
-    machine = next((m for m in MACHINES if m.target == name), None)
-    tools, flags = (machine.tools, (LEVEL, *machine.flags)) if machine else ("", ("-O3",))
-    flags += HOSTED.get(name, ())
-    stem = folder / f"{name}-code"
-    stem.mkdir(parents=True, exist_ok=True)
     for case, family in families(cases):
         model = printed(case, family, target_named(name))
-        (stem / "m.h").write_text(model.header, encoding="utf-8")
-        (stem / "m.c").write_text(model.source, encoding="utf-8")
-        object_file = stem / "m.o"
-        command = [f"{tools}gcc", *flags, "-std=gnu99", "-w", "-c", stem / "m.c"]
-        subprocess.run([*command, "-o", object_file], check=True, stderr=subprocess.DEVNULL)
-        said = subprocess.run(
-            [f"{tools}nm", "-S", object_file], capture_output=True, text=True, check=True
-        )
-        rows = [line.split() for line in said.stdout.splitlines()]
-        sizes = [int(row[1], 16) for row in rows if len(row) == 4 and row[2] in "tT"]
-        yield Built(code_of_program(model.program), sum(sizes))
+        yield _compiled(name, model, folder)
+    for model_name in MODELS:
+        yield _compiled(name, emitted(model_name, name), folder)
+
+
+def _compiled(name: str, model: Printed | Emitted, folder: Path) -> Built:
+    sizes = _sizes(name, model, folder, ())
+    apart = _sizes(name, model, folder, _APART)
+    functions = functions_of(model.program)
+    rows = tuple((parts, apart[f]) for f, parts in functions.items() if f in apart)
+    return Built(parts_of_program(model.program), sum(sizes.values()), rows)
+
+
+def _sizes(
+    name: str, model: Printed | Emitted, folder: Path, flags: Sequence[str]
+) -> Mapping[str, int]:
+    """Return the bytes of each function of a program."""
+    machine = next((m for m in MACHINES if m.target == name), None)
+    tools, own = (machine.tools, (LEVEL, *machine.flags)) if machine else ("", ("-O3",))
+    stem = folder / f"{name}-code"
+    stem.mkdir(parents=True, exist_ok=True)
+    source, object_file = stem / f"{model.program.name}.c", stem / "m.o"
+    source.with_suffix(".h").write_text(model.header, encoding="utf-8")
+    source.write_text(model.source, encoding="utf-8")
+    command = [f"{tools}gcc", *own, *HOSTED.get(name, ()), *flags, "-std=gnu99", "-w", "-c", source]
+    subprocess.run([*command, "-o", object_file], check=True, stderr=subprocess.DEVNULL)
+    command = [f"{tools}nm", "-S", object_file]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    sizes: Counter[str] = Counter()
+    for row in (line.split() for line in said.stdout.splitlines()):
+        if len(row) == 4 and row[2] in "tT":
+            sizes[row[3].partition(".")[0]] += int(row[1], 16)
+    return sizes
 
 
 def timed(name: str, cases: Sequence[Case], folder: Path, rounds: int) -> Iterator[Measured]:
