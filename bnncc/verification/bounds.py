@@ -81,8 +81,9 @@ class Bounds:
         bound = np.broadcast_to(self.of(name), ours.shape)[at]
         with np.errstate(invalid="ignore"):
             apart = np.abs(ours[at].astype(np.float64) - truth)
-        # Not "apart > bound": no comparison with NaN holds, and a NaN must not pass.
-        return np.asarray(apart <= bound)
+        # Not "apart > bound": no comparison with NaN holds, and a NaN of ours must not pass. The
+        # model's may, where anything is possible: a variance of E[x^2] - E[x]^2 can be below 0.
+        return np.asarray((apart <= bound) | (np.isnan(truth) & np.isinf(bound)))
 
     def of(self, name: str) -> Array:
         """Return how far the model's values may lie from ours, in a shape that broadcasts."""
@@ -182,12 +183,14 @@ class Bounds:
         reach = np.broadcast_to(self.of(node.inputs[0]), x.shape)[at]
         channel = at[1]
         proof = self._certificates.get(node.output)
+        anything = np.isnan(value) | np.isinf(reach)  # no threshold decides what NaN becomes
         if proof is not None:
-            return proof.is_undecided(channel, value - reach, value + reach)
+            undecided = proof.is_undecided(channel, value - reach, value + reach)
+            return np.asarray(anything | undecided)
         thresholds = self._graph.constants[node.inputs[1]]
         rows = thresholds[np.minimum(channel, len(thresholds) - 1)]
         low, high = (value - reach)[:, np.newaxis], (value + reach)[:, np.newaxis]
-        return np.asarray(((low < rows) & (rows <= high)).any(axis=1))
+        return np.asarray(anything | ((low < rows) & (rows <= high)).any(axis=1))
 
     def _tied(self, node: Node, at: tuple[Array, ...], truth: Array) -> Array:
         """Return whether the scores that two rankings put in one place may be equal."""

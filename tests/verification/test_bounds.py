@@ -296,6 +296,26 @@ def test_an_operators_variance_may_be_a_difference_of_means() -> None:
     assert (np.abs(seen["variance"] - other) > 0.01).any()
 
 
+def test_a_difference_of_means_may_have_no_root() -> None:
+    """Of a sample that is one number everywhere, ONNX Runtime's GroupNormalization makes NaN."""
+    s = Sketch(shape=(1, 1, 315))
+    mean = s(ReduceMean((2,), keepdims=True), "x", to="mean", origin=["norm"])
+    apart = s(ew.Sub(), "x", mean, to="apart", origin=["norm"])
+    square = s(ew.Mul(), apart, apart, to="square", origin=["norm"])
+    variance = s(ReduceMean((2,), keepdims=True), square, to="variance", origin=["norm"])
+    root = s(ew.Sqrt(), s(ew.Add(), variance, 0.001, to="sum"), to="root")
+    y = s(ew.Div(), apart, root, to="y")
+    s(ew.Step(Element.BIPOLAR), y, [[-1.0]], [[-1, 1]], to="b")
+    graph = s.done()
+    seen = run_stored(graph, {"x": np.stack([np.full((1, 315), 255), np.eye(1, 315)]).astype(F)})
+    bounds = Bounds(graph, {}, seen, {"x"})
+    at = (np.array([0, 1]), np.zeros(2, np.intp), np.zeros(2, np.intp))
+    assert bounds.explains("y", at, np.full(2, np.nan)).tolist() == [True, False]
+    assert bounds.explains("b", at, -seen["b"][at]).tolist() == [True, False]
+    known = {**seen, "y": np.full_like(seen["y"], np.nan)}  # the model's: what becomes of its bits?
+    assert Bounds(graph, {}, known, {"y"}).explains("b", at, -seen["b"][at]).all()
+
+
 def test_a_variance_that_the_model_spells_out_is_what_it_says() -> None:
     graph = centred("another node")
     x = (1000 + np.random.default_rng(3).standard_normal((50, 2, 9))).astype(F)
