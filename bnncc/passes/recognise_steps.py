@@ -8,7 +8,8 @@ with a constant so large that it rounds, or x / |x|) takes finitely many values,
 elementwise function of such tensors alone, however it is spelled. Where all of them jump on the
 same tensor x, they change only at the jumps' own breakpoints, which are known exactly in float32:
 the chain is run once between each two of them, and the levels read off. Exact for every x that is
-not NaN, but that a level of -0 becomes +0.
+not NaN, but that a level of -0 becomes +0. exp, tanh and the like, of which every library has its
+own, end a chain.
 
 Nor does (s - e) + e, what a straight-through estimator leaves behind, take other values than s: see
 `residues`. Where that is proven for |x| below a limit only, the limit is an assumption, unless it
@@ -29,6 +30,7 @@ import numpy as np
 
 from bnncc.certificate import Assumption, Bounded, SignOfZero
 from bnncc.ir.analysis.ranges import bounds_of, saturated
+from bnncc.ir.analysis.rounding import OF_A_LIBRARY
 from bnncc.ir.expression import Chain, trace
 from bnncc.ir.graph import Graph, Node, Rewrite
 from bnncc.ir.ops import elementwise as ew
@@ -89,7 +91,8 @@ class _Recogniser:
             if not isinstance(node.op, ew.Elementwise) or isinstance(node.op, ew.Step):
                 continue
             variables = graph.variables(node)
-            known = [found[name] for name in variables if name in found]
+            own = not isinstance(node.op, OF_A_LIBRARY)  # of which the model's values may differ
+            known = [found[name] for name in variables if name in found and own]
             root = _jumps_on(graph, node)
             quantised = _without_residue(graph, node, found)
             if known and len(known) == len(variables) and len({k.root for k in known}) == 1:

@@ -374,6 +374,17 @@ def test_a_step_then_more_reals_is_cut_where_the_real_comes_in() -> None:
     agree(before, after)
 
 
+def test_functions_of_which_libraries_differ_end_a_chain() -> None:
+    """Their values are not levels that the model must have."""
+    sketch = Sketch(2)
+    curved = sketch(ew.Tanh(), sketch(ew.Mul(), sketch(ew.Sign(), "x"), 0.3))
+    sketch(ew.Mul(), curved, 100.0, to="y")
+    before = sketch.done()
+    after = recognised(before)
+    assert ops(after) == ["Step", "Tanh", "Mul"]
+    agree(before, after)
+
+
 def test_two_roots_are_two_steps() -> None:
     sketch = Sketch(2)
     one = sketch(ew.Sign(), "x", to="one")

@@ -20,6 +20,7 @@ from bnncc.ir.ops.linear import BinaryConv, Conv
 from bnncc.ir.types import Array, Element
 
 __all__ = [
+    "OF_A_LIBRARY",
     "UNIT_ROUNDOFF",
     "bias_slack",
     "bound_of",
@@ -32,6 +33,9 @@ __all__ = [
 
 UNIT_ROUNDOFF = 2.0**-24
 """Half the distance between 1 and the next float32: |fl(a op b) - (a op b)| <= u |a op b|."""
+
+OF_A_LIBRARY = (ew.Tanh, ew.Sigmoid, ew.Exp, ew.Log, ew.Erf, ew.Power)
+"""Functions that no two libraries round alike."""
 
 _UNDERFLOW = 2.0**-149
 """The smallest positive float32: twice what a result that is not normal may be off besides."""
@@ -198,7 +202,7 @@ def bound_of(op: ew.Elementwise, v: Sequence[Array], e: Sequence[Array], y: Arra
             return _within(line, grown, lambda a: np.clip(a, 0, 1))
         case ew.Sqrt():
             return _rounded_twice(_within(np.maximum(v[0], 0), e[0], _root), y)
-        case ew.Tanh() | ew.Sigmoid() | ew.Exp() | ew.Log() | ew.Erf() | ew.Power():
+        case _ if isinstance(op, OF_A_LIBRARY):
             return _of_a_library(op, v[0].astype(np.float64), e[0], np.abs(y.astype(np.float64)))
         case ew.Clip() | ew.Relu() | ew.Sign() | ew.Round() | ew.Floor() | ew.Ceil():
             return _within(v[0], e[0], op.compute)
