@@ -45,6 +45,7 @@ _SUMS = frozenset({"ReduceL1", "ReduceSum"})
 # Reductions took their axes as an attribute before that opset, ReduceSum before 13.
 _AXES_ARE_OPERANDS_SINCE = 18
 _MOST_STEPS = 2.0**24  # float32 holds all integers up to there
+_CRUMB = 2.0**-19  # sizes of weights that lie so near to each other are meant to be one
 
 
 class Net:
@@ -290,6 +291,11 @@ class Net:
         if any(name and name not in self.fixed for name in inputs[1:]):
             return False
         weights = self.fixed[inputs[1]].astype(np.float64)
+        sizes = np.unique(np.abs(weights))
+        if (
+            np.diff(sizes) < _CRUMB * sizes[1:]
+        ).any():  # one alpha, which the compiler makes of them
+            return False
         step = grid(self.values[inputs[0]]) * grid(weights)
         most = self.bounded(inputs[0]) * np.abs(weights).sum()
         if len(inputs) > 2 and inputs[2]:

@@ -55,6 +55,9 @@ MET = (
     "2d:41596 binary_transposed:52128 own_norm:56691 classifier:63464",
     "nhwc:58734 reshape:13946 pool_sign:39576 wrapped_norm:30867 batch_norm:33217"
     " batch_norm:23140 binary_conv:28341 classifier:50121",
+    "2d:30407 own_norm:37474 conv:33028 extremes:23676 probabilities:5710",
+    "pair:12955 duplicate:8412 pool_sign:60526 curve:3551 wrapped_norm:60506 nothing:27102 @3",
+    "dense:30906 residual:51970 nothing:0 @2",
 )
 
 
