@@ -58,6 +58,7 @@ MET = (
     "2d:30407 own_norm:37474 conv:33028 extremes:23676 probabilities:5710",
     "pair:12955 duplicate:8412 pool_sign:60526 curve:3551 wrapped_norm:60506 nothing:27102 @3",
     "dense:30906 residual:51970 nothing:0 @2",
+    "1d:45989 batch_norm:64657 curve:55427 nothing:0 @33",
 )
 
 

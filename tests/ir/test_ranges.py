@@ -166,3 +166,11 @@ def test_what_saturates() -> None:
     assert (found.root, found.limit) == ("a", 2.0**20)
     assert found.high == -found.low == pytest.approx(3.0625, abs=1e-5)
     assert saturated(graph, "a") is None
+
+
+def test_infinity_saturates_at_nothing() -> None:
+    s = Sketch(2)
+    s(ew.Add(), s(ew.Tanh(), "x"), INF, to="y")
+    graph = s.done()
+    assert bounds_of(graph, "y") is None
+    assert saturated(graph, "y") is None  # and numpy does not warn of inf - inf

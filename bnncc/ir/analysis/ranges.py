@@ -127,7 +127,8 @@ def saturated(graph: Graph, name: str) -> Saturated | None:
             range_of(chain, np.full((1, 1), -end, np.float32), np.full((1, 1), end, np.float32))
             for end in (_ORDINARY, _LARGE)
         )
-        widths = [(high - low).astype(np.float64) for low, high in (ordinary, large)]
+        with np.errstate(invalid="ignore"):  # inf - inf is not finite either
+            widths = [(high - low).astype(np.float64) for low, high in (ordinary, large)]
         if np.isfinite(widths[1]).all() and (widths[1] <= _SATURATES * widths[0]).all():
             low, high = large
             found = Saturated(float(low.min()), float(high.max()), chain.root, _LARGE)
