@@ -21,11 +21,9 @@ import numpy as np
 from bnncc.certificate import Bounded, LayerCertificate, SignOfZero
 from bnncc.compiler import Compilation
 from bnncc.errors import printable
-from bnncc.frontends.onnx.report import origin
-from bnncc.ir.analysis.rounding import UNIT_ROUNDOFF
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.interpret import run_stored
-from bnncc.ir.ops.elementwise import Step, over_channels
+from bnncc.ir.ops.elementwise import Step
 from bnncc.ir.ops.pool import MaxPool
 from bnncc.ir.ops.shape import Concat, Movement, Pad
 from bnncc.ir.order import Order
@@ -49,27 +47,6 @@ _COMPARED = (
     Element.TERNARY,
     Element.I64,
     *(element for element in Element if element.code_bits),
-)
-
-
-# Functions whose last bits differ from library to library.
-_LIBRARY = frozenset(
-    {
-        "Celu",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "Log",
-        "Mish",
-        "Pow",
-        "ReduceLogSum",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-        "Swish",
-        "Tanh",
-    }
 )
 
 
@@ -102,8 +79,6 @@ class _Comparison:
         roots = [bounded.tensor for bounded in self.bounded.values()]
         wanted = [*self.certificates, *self.twins.values(), *roots, *points]
         self.oracle = Oracle(compilation.oracle, wanted, signs)
-        nodes = compilation.oracle.graph.node
-        self.library = {origin(node) for node in nodes if node.op_type in _LIBRARY}
         self.plain = Oracle(compilation.oracle) if signs else self.oracle
         self.top1: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self.outputs}
 
@@ -186,17 +161,10 @@ class _Forced:
         step = _step_above(self.graph, name)
         if step is not None and isinstance(step.op, Step):
             truth = step.op.integers(truth)
-        level = truth
-        if step is not None and kind.element is Element.F32 and self._is_library(step):
-            # Where elements were moved, the channels may have been as well. What follows is
-            # computed from the oracle's own value, not from our level.
-            levels = self.graph.constants[step.inputs[2]]
-            level = _snapped(truth, levels if step.output == name else levels.reshape(1, -1))
-            level = np.where(value == truth, truth, level)
         if kind.element is Element.F32 and name not in self.comparison.certificates:
-            self._reals(name, value, level)
+            self._reals(name, value, truth)
         else:
-            self._levels(name, value, level)
+            self._levels(name, value, truth)
         if source in self.comparison.assumed:
             raw = self.oracle[raw_name(source)]
             zero = self.comparison.assumed[source]
@@ -204,10 +172,6 @@ class _Forced:
         self.seen[name] = encode(truth, kind)
         self.known.add(name)
         return self.seen[name]
-
-    def _is_library(self, step: Node) -> bool:
-        """Whether a function of a library is among what a Step stands for."""
-        return not self.comparison.library.isdisjoint(step.origin)
 
     def _within_limits(self, name: str, source: str, ours: Array) -> Array:
         """Return the oracle's tensor, but our own values where it left a range that was assumed."""
@@ -269,24 +233,6 @@ def _step_above(graph: Graph, name: str) -> Node | None:
         if isinstance(node.op, Movement | MaxPool):
             waiting.extend(graph.variables(node))
     return None
-
-
-def _snapped(values: Array, levels: Array) -> Array:
-    """Return values [N, C, ...] with those that are a level but for rounding replaced by it.
-
-    A level that comes out of a tanh or the like is a constant of ours, a few roundings from the one
-    that another library has: `rounding` grants a tanh 16 u and a sigmoid 2^-22, and as much again
-    for what follows it.
-    """
-    rank = values.ndim
-    nearest, distance = values, np.full(values.shape, np.inf)
-    for column in levels.T:
-        level = np.broadcast_to(over_channels(column, rank), values.shape)
-        apart = np.abs(values.astype(np.float64) - level)
-        granted = 32 * UNIT_ROUNDOFF * np.abs(level) + 2.0**-21
-        near = (apart < distance) & (apart <= granted)
-        nearest, distance = np.where(near, level, nearest), np.where(near, apart, distance)
-    return nearest.astype(values.dtype)
 
 
 def _place(first: int, index: Sequence[int]) -> str:
