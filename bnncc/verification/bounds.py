@@ -183,7 +183,10 @@ class Bounds:
         reach = np.broadcast_to(self.of(node.inputs[0]), x.shape)[at]
         channel = at[1]
         proof = self._certificates.get(node.output)
-        anything = np.isnan(value) | np.isinf(reach)  # no threshold decides what NaN becomes
+        # No threshold decides what NaN becomes: the model's, or what may be one. Ours is no excuse.
+        nan = np.isnan(value)
+        given = self._given_nan(node.inputs[0], len(x))[at[0]] if nan.any() else nan
+        anything = np.isinf(reach) | (nan & given)
         if proof is not None:
             undecided = proof.is_undecided(channel, value - reach, value + reach)
             return np.asarray(anything | undecided)
@@ -191,6 +194,17 @@ class Bounds:
         rows = thresholds[np.minimum(channel, len(thresholds) - 1)]
         low, high = (value - reach)[:, np.newaxis], (value + reach)[:, np.newaxis]
         return np.asarray(anything | ((low < rows) & (rows <= high)).any(axis=1))
+
+    def _given_nan(self, name: str, count: int) -> Array:
+        """Return which samples [N] have NaN among the model's values that a tensor is made of."""
+        node = self._graph.producers.get(name)
+        if node is None or name in self._known:
+            value = self._value(name)
+            if self._graph.is_constant(name) or value.dtype.kind != "f":
+                return np.zeros(count, bool)
+            return np.asarray(np.isnan(value).reshape(count, -1).any(axis=1))
+        operands = [self._given_nan(operand, count) for operand in node.inputs]
+        return np.asarray(np.any(operands, axis=0))
 
     def _tied(self, node: Node, at: tuple[Array, ...], truth: Array) -> Array:
         """Return whether the scores that two rankings put in one place may be equal."""

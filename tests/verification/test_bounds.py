@@ -314,6 +314,8 @@ def test_a_difference_of_means_may_have_no_root() -> None:
     assert bounds.explains("b", at, -seen["b"][at]).tolist() == [True, False]
     known = {**seen, "y": np.full_like(seen["y"], np.nan)}  # the model's: what becomes of its bits?
     assert Bounds(graph, {}, known, {"y"}).explains("b", at, -seen["b"][at]).all()
+    ours = Bounds(graph, {}, known, {"x"}).explains("b", at, -seen["b"][at])
+    assert not ours.any()  # a NaN of our own excuses nothing
 
 
 def test_a_variance_that_the_model_spells_out_is_what_it_says() -> None:
