@@ -26,7 +26,7 @@ from bnncc.passes.base import Family
 from bnncc.targets import Costs, costs_of, fitted, target_named
 from tests.bench.costs.cases import LARGE, SMALL, Case
 from tests.bench.costs.fit import fit, fit_by_kind
-from tests.bench.costs.measure import Built, Measured, code_sizes, emulated, timed
+from tests.bench.costs.measure import Built, Measured, code_sizes, emulated, timed, zoo_sizes
 from tests.bench.costs.network import show_network
 from tests.bench.costs.timing import HOSTED
 from tests.bench.costs.written import write
@@ -56,7 +56,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="bnncc-bench-") as folder:
             cases = () if args.code else cases_of(name)
             rows = measured(name, cases, Path(folder), args.rounds)
-            built = list(code_sizes(name, SMALL, Path(folder)))
+            built = [*code_sizes(name, SMALL, Path(folder)), *zoo_sizes(name, Path(folder))]
         costs = costs_of(target_named(name))
         if args.fit:
             time = _fitted(name, rows) if rows else costs.time

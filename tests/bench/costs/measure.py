@@ -20,7 +20,7 @@ from tests.bench.costs.timing import HOSTED, Timed, built
 from tests.bench.instructions.machines import LEVEL, MACHINES
 from tests.bench.instructions.measure import counts
 
-__all__ = ["FAMILIES", "Built", "Measured", "code_sizes", "emulated", "timed"]
+__all__ = ["FAMILIES", "Built", "Measured", "code_sizes", "emulated", "timed", "zoo_sizes"]
 
 FAMILIES = (Family.DENSE, Family.SHARED)
 
@@ -99,7 +99,7 @@ _APART = (
 
 
 def code_sizes(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Built]:
-    """Yield the code of cases in both families, and of the zoo, compiled as they are measured.
+    """Yield the code of cases in both families, compiled as they are measured.
 
     Raises:
         subprocess.CalledProcessError: a program does not compile.
@@ -107,6 +107,14 @@ def code_sizes(name: str, cases: Sequence[Case], folder: Path) -> Iterator[Built
     for case, family in families(cases):
         model = printed(case, family, target_named(name))
         yield _compiled(name, model, folder)
+
+
+def zoo_sizes(name: str, folder: Path) -> Iterator[Built]:
+    """Yield the code of the zoo: of small programs that have every kind of layer.
+
+    Raises:
+        subprocess.CalledProcessError: a program does not compile.
+    """
     for model_name in MODELS:
         yield _compiled(name, emitted(model_name, name), folder)
 
