@@ -16,13 +16,14 @@ from bnncc.ir.ops.linear import BinaryConv
 from bnncc.ir.ops.shared_sums import ClassSums, Spread
 from bnncc.ir.types import Element, Stage
 from bnncc.passes.base import Context, Family, SignZero
+from bnncc.passes.canonical_affine import CANONICAL_AFFINE
 from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target, target_named
 from tests.ir.sketch import Sketch
 from tests.passes.convolutions import HALVED, SAME
 
-__all__ = ["FORMS", "LayerCase", "Printed", "Variant", "printed", "variant"]
+__all__ = ["FORMS", "LayerCase", "Printed", "Variant", "as_networks_scale", "printed", "variant"]
 
 FORMS = ("minus", "zero", "strided", "residual")
 """Padded with -1, or with 0, bits to bits; padded with 0, of every other pixel; padded with 0, with
@@ -100,7 +101,8 @@ def printed(case: LayerCase, of: Variant, name: str) -> Printed:
     A layer that shares sums is all from planes of bits to planes of bits, or planar numbers.
     """
     context = Context(of.target, SignZero.AUTO, families={"*": of.family})
-    packed = replace(LOWER_KERNELS.apply(_graph(case), context).graph, stage=Stage.PACKED)
+    canonical = CANONICAL_AFFINE.apply(_graph(case), context).graph
+    packed = replace(LOWER_KERNELS.apply(canonical, context).graph, stage=Stage.PACKED)
     packed = SHARE_SUMS.apply(packed, context).graph
     program = lower(packed, name, ())
     results = [layer.outputs[0].buffer.tensor for layer in program.layers]
@@ -130,8 +132,18 @@ def _graph(case: LayerCase) -> Graph:
     if case.form != "residual":
         t = s.const(random.integers(-20, 21, (channels, 1)), "t", Element.I32)
         return s.done(s(ew.Step(Element.BIPOLAR), n, t, levels, to="y"))
-    rows = [random.standard_normal(channels) / 30, random.standard_normal(channels) / 3]
-    real = s(ew.Dequantize(), n, *rows, np.zeros(channels), to="r", elements=[Element.F64] * 3)
-    total = s(ew.Add(), real, "x", to="total")
+    total = s(ew.Add(), as_networks_scale(s, n, random, channels, "r"), "x", to="total")
     bits = s(ew.Step(Element.BIPOLAR), total, np.zeros((channels, 1)), levels, to="y")
     return s.done(total, bits)
+
+
+def as_networks_scale(
+    s: Sketch, n: str, random: np.random.Generator, channels: int, to: str
+) -> str:
+    """Return an accumulator times its weights' alpha, then normalised: what residual layers do."""
+    alpha = np.float32(random.uniform(0.02, 0.05, channels))
+    rows = [alpha, np.zeros(channels), np.zeros(channels)]
+    value = s(ew.Dequantize(), n, *rows, to=f"{to} real", elements=[Element.F64] * 3)
+    mean, variance = random.standard_normal(channels), random.uniform(0.5, 2, channels)
+    gamma, beta = random.uniform(0.5, 1.5, channels), random.standard_normal(channels) / 3
+    return s(ew.BatchNormalization(1e-5), value, gamma, beta, mean, variance, to=to)

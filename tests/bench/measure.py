@@ -36,9 +36,9 @@ static double bench_now(void) {
 _RUN = """
 double bench_{name}(int runs) {{
   static {name}_arena arena;
-  static float input[{elements}], outputs[2][{elements}];
+  static float input[{inputs}], outputs[2][{elements}];
   double best = 1e30;
-  for (size_t i = 0; i < {elements}u; ++i) {{
+  for (size_t i = 0; i < {inputs}u; ++i) {{
     input[i] = (float)((i * 2654435761u >> 7) % 2001u) - 1000.0f;
   }}
   for (int run = 0; run < runs; ++run) {{
@@ -107,6 +107,7 @@ def _text(p: Printed, case: LayerCase, folder: Path) -> str:
     run = _RUN.format(
         name=name,
         time=" + ".join(f"(bench_marks[{i}] - bench_marks[{i - 1}])" for i in p.indices),
+        inputs=program.inputs[0].size,
         elements=case.channels * case.size**2,
         arguments=", ".join(["input", *outputs]),
     )

@@ -24,6 +24,7 @@ from bnncc.passes.lower_kernels import LOWER_KERNELS
 from bnncc.passes.roll_rows import ROLL_ROWS
 from bnncc.passes.share_sums import SHARE_SUMS
 from bnncc.targets import Target
+from tests.bench.layers import as_networks_scale
 from tests.ir.sketch import Sketch
 
 __all__ = ["LARGE", "SMALL", "Case", "Printed", "printed"]
@@ -99,6 +100,7 @@ SMALL: tuple[Case, ...] = (
     _square(64, 32, 4),
     Case(16, 24, (1, 33), pad=-1),
     Case(16, 16, (6, 36), stride=2),
+    Case(16, 24, (5, 60), stride=2),
     _square(16, 16, 20, pad=-1, form="pool"),
     _square(128, 64, 8, form="pool"),
     _square(8, 16, 28, form="pool"),
@@ -208,7 +210,7 @@ def graph_of(case: Case) -> Graph:
         y = _signs(s, n, random.integers(-9, 10, (case.out, 1)), "y")
         pool = MaxPool(Window((Axis(2, 2),) * 2))
         return s.done(s(pool, y, to="p") if case.form == "pool" else y)
-    shortcut = _real(s, m, random, case.channels, "r")
+    shortcut = as_networks_scale(s, m, random, case.channels, "r")
     bits = s(
         ew.Step(Element.BIPOLAR),
         shortcut,
@@ -216,18 +218,13 @@ def graph_of(case: Case) -> Graph:
         _levels(case.channels),
         to="bits",
     )
-    y = _real(s, s(conv, bits, weights, to="n"), random, case.out, "z")
+    y = as_networks_scale(s, s(conv, bits, weights, to="n"), random, case.out, "z")
     if s.builder.types[y].shape == s.builder.types[shortcut].shape:
         y = s(ew.Add(), y, shortcut, to="total")
     if case.form == "signs":
         limits = random.standard_normal((case.out, 1))
         y = s(ew.Step(Element.BIPOLAR), y, limits, _levels(case.out), to="y")
     return s.done(y)
-
-
-def _real(s: Sketch, n: str, random: np.random.Generator, channels: int, to: str) -> str:
-    rows = [random.standard_normal(channels), random.standard_normal(channels), np.zeros(channels)]
-    return s(ew.Dequantize(), n, *rows, to=to, elements=[Element.F64] * 3)
 
 
 def _signs(s: Sketch, x: str, thresholds: Array, to: str) -> str:

@@ -16,7 +16,7 @@ from bnncc.passes.base import Family
 from bnncc.targets import target_named
 from tests.backend.zoo import MODELS, Emitted, emitted
 from tests.bench.costs.cases import Case, Printed, printed
-from tests.bench.costs.timing import HOSTED, Timed, built
+from tests.bench.costs.timing import Timed, built
 from tests.bench.instructions.machines import LEVEL, MACHINES
 from tests.bench.instructions.measure import counts
 
@@ -132,13 +132,14 @@ def _sizes(
 ) -> Mapping[str, int]:
     """Return the bytes of each function of a program."""
     machine = next((m for m in MACHINES if m.target == name), None)
-    tools, own = (machine.tools, (LEVEL, *machine.flags)) if machine else ("", ("-O3",))
+    hosted = ("-O3", *target_named(name).cflags)
+    tools, own = (machine.tools, (LEVEL, *machine.flags)) if machine else ("", hosted)
     stem = folder / f"{name}-code"
     stem.mkdir(parents=True, exist_ok=True)
     source, object_file = stem / f"{model.program.name}.c", stem / "m.o"
     source.with_suffix(".h").write_text(model.header, encoding="utf-8")
     source.write_text(model.source, encoding="utf-8")
-    command = [f"{tools}gcc", *own, *HOSTED.get(name, ()), *flags, "-std=gnu99", "-w", "-c", source]
+    command = [f"{tools}gcc", *own, *flags, "-std=gnu99", "-w", "-c", source]
     subprocess.run([*command, "-o", object_file], check=True, stderr=subprocess.DEVNULL)
     command = [f"{tools}nm", "-S", object_file]
     said = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -12,15 +12,12 @@ import numpy as np
 from bnncc.backend.emit import render_header, render_source
 from bnncc.backend.program import Program
 from bnncc.ir.types import Array
+from bnncc.targets import target_named
 
 __all__ = ["HOSTED", "Timed", "built"]
 
-HOSTED = {
-    "x86-64": (),
-    "x86-64-v3": ("-march=x86-64-v3",),
-    "x86-64-avx512": ("-march=x86-64-v4", "-mavx512vpopcntdq"),
-}
-"""The targets that this machine may run -> gcc's flags, behind -O3."""
+HOSTED = ("x86-64", "x86-64-v3", "x86-64-avx512")
+"""The targets that this machine may run; timed with gcc -O3 and their flags."""
 
 _RUN = """
 #include <time.h>
@@ -93,7 +90,7 @@ def built(program: Program, feed: Array, target: str, folder: Path) -> Timed:
     text = _RUN.format(macro=program.macro, source=source, name=program.name, layers=layers)
     (folder / "bench.c").write_text(text, encoding="utf-8")
     library = folder / "bench.so"
-    flags = ("-O3", "-std=gnu99", "-fPIC", "-shared", "-w", *HOSTED[target])
+    flags = ("-O3", "-std=gnu99", "-fPIC", "-shared", "-w", *target_named(target).cflags)
     subprocess.run(["gcc", *flags, folder / "bench.c", "-o", library], check=True)
     (port,) = program.outputs
     kinds = {"float": np.float32, "int8_t": np.int8, "int32_t": np.int32, "uint8_t": np.uint8}
