@@ -9,6 +9,43 @@
 #endif
 
 #if defined(BNN_SLICE_M256)
+/* Of pairs of bytes in four registers, those of a number side by side. */
+BNN_ALWAYS_INLINE void bnn_order_octets(const __m256i *pairs, __m256i *octets) {
+  const __m256i a = _mm256_unpacklo_epi16(pairs[0], pairs[1]);
+  const __m256i b = _mm256_unpackhi_epi16(pairs[0], pairs[1]);
+  const __m256i c = _mm256_unpacklo_epi16(pairs[2], pairs[3]);
+  const __m256i d = _mm256_unpackhi_epi16(pairs[2], pairs[3]);
+  octets[0] = _mm256_unpacklo_epi32(a, c);
+  octets[1] = _mm256_unpackhi_epi32(a, c);
+  octets[2] = _mm256_unpacklo_epi32(b, d);
+  octets[3] = _mm256_unpackhi_epi32(b, d);
+}
+
+#  if defined(__GFNI__)
+/* The numbers of up to 8 bits in slices, a byte a lane: register i holds those of lanes 16 i to
+ * 16 i + 15, then those of 128 lanes further on. Bytes of all slices side by side, the last one's
+ * first, are squares of 8 by 8 bits, and what they are multiplied by makes that of every one its transpose. */
+BNN_ALWAYS_INLINE void bnn_slices_octets(unsigned bits, const bnn_slice *x, __m256i *octets) {
+  const __m256i none = _mm256_setzero_si256();
+  const __m256i ones = _mm256_set1_epi64x((long long)0x8040201008040201u);
+  __m256i pairs[8];
+  BNN_UNROLL
+  for (unsigned i = 0; i < 4u; ++i) {
+    const __m256i even = 6u - 2u * i < bits ? x[6u - 2u * i] : none;
+    const __m256i odd = 7u - 2u * i < bits ? x[7u - 2u * i] : none;
+    pairs[i] = _mm256_unpacklo_epi8(odd, even);
+    pairs[i + 4u] = _mm256_unpackhi_epi8(odd, even);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; i += 4u) {
+    bnn_order_octets(&pairs[i], &octets[i]);
+  }
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; ++i) {
+    octets[i] = _mm256_gf2p8affine_epi64_epi8(ones, octets[i], 0);
+  }
+}
+#  else
 /* Bits i + shift of each byte of a change places with bits i of b, i in mask. */
 BNN_ALWAYS_INLINE void bnn_swap_bits(__m256i *a, __m256i *b, int shift, char mask) {
   const __m256i moved = _mm256_xor_si256(_mm256_srli_epi16(*a, shift), *b);
@@ -31,8 +68,8 @@ BNN_ALWAYS_INLINE void bnn_slices_octets(unsigned bits, const bnn_slice *x, __m2
     bnn_swap_bits(&r[i], &r[i + 1u], 1, 0x55);
   }
   BNN_UNROLL
-  for (unsigned i = 0; i < 8u; i += i & 1u ? 3u : 1u) {
-    bnn_swap_bits(&r[i], &r[i + 2u], 2, 0x33);
+  for (unsigned i = 0; i < 4u; ++i) {
+    bnn_swap_bits(&r[i + (i & 2u)], &r[i + (i & 2u) + 2u], 2, 0x33);
   }
   BNN_UNROLL
   for (unsigned i = 0; i < 4u; ++i) {
@@ -46,16 +83,10 @@ BNN_ALWAYS_INLINE void bnn_slices_octets(unsigned bits, const bnn_slice *x, __m2
   }
   BNN_UNROLL
   for (unsigned i = 0; i < 8u; i += 4u) {
-    const __m256i a = _mm256_unpacklo_epi16(pairs[i], pairs[i + 1u]);
-    const __m256i b = _mm256_unpackhi_epi16(pairs[i], pairs[i + 1u]);
-    const __m256i c = _mm256_unpacklo_epi16(pairs[i + 2u], pairs[i + 3u]);
-    const __m256i d = _mm256_unpackhi_epi16(pairs[i + 2u], pairs[i + 3u]);
-    octets[i] = _mm256_unpacklo_epi32(a, c);
-    octets[i + 1u] = _mm256_unpackhi_epi32(a, c);
-    octets[i + 2u] = _mm256_unpacklo_epi32(b, d);
-    octets[i + 3u] = _mm256_unpackhi_epi32(b, d);
+    bnn_order_octets(&pairs[i], &octets[i]);
   }
 }
+#  endif
 
 /* n = base - factor * x, of numbers of up to 16 bits in slices; the factor is 1 or 2. */
 BNN_ALWAYS_INLINE void bnn_slices_numbers16(unsigned bits, const bnn_slice *x, int32_t base,
@@ -75,6 +106,27 @@ BNN_ALWAYS_INLINE void bnn_slices_numbers16(unsigned bits, const bnn_slice *x, i
     const __m256i back = _mm256_permute2x128_si256(a, b, 0x31);
     _mm256_storeu_si256((__m256i *)(void *)&n[16u * i], front);
     _mm256_storeu_si256((__m256i *)(void *)&n[16u * i + 128u], back);
+  }
+}
+
+/* n plus what its lane's kind adds. Kinds are below 16, a byte a lane; `more` are the lower bytes of
+ * what each adds, then the upper ones. */
+BNN_ALWAYS_INLINE void bnn_numbers16_more(const uint8_t *kinds, const uint8_t *more, int16_t *n) {
+  const __m128i *tables = (const __m128i *)(const void *)more;
+  const __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128(&tables[0]));
+  const __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128(&tables[1]));
+  BNN_UNROLL
+  for (unsigned i = 0; i < 8u; ++i) {
+    const __m256i *at = (const __m256i *)(const void *)&kinds[32u * i];
+    __m256i *to = (__m256i *)(void *)&n[32u * i];
+    /* So that the halves of its 128 bits are lanes in order. */
+    const __m256i kind = _mm256_permute4x64_epi64(_mm256_loadu_si256(at), 0xd8);
+    const __m256i a = _mm256_shuffle_epi8(low, kind);
+    const __m256i b = _mm256_shuffle_epi8(high, kind);
+    const __m256i front = _mm256_add_epi16(_mm256_loadu_si256(to), _mm256_unpacklo_epi8(a, b));
+    const __m256i back = _mm256_add_epi16(_mm256_loadu_si256(&to[1]), _mm256_unpackhi_epi8(a, b));
+    _mm256_storeu_si256(to, front);
+    _mm256_storeu_si256(&to[1], back);
   }
 }
 
@@ -114,8 +166,8 @@ BNN_ALWAYS_INLINE void bnn_slices_bytes(unsigned bits, const bnn_slice *x, uint8
     bnn_swap_bits(r[i], r[i + 1u], 1u, 0x55555555u);
   }
   BNN_UNROLL
-  for (unsigned i = 0; i < 8u; i += i & 1u ? 3u : 1u) {
-    bnn_swap_bits(r[i], r[i + 2u], 2u, 0x33333333u);
+  for (unsigned i = 0; i < 4u; ++i) {
+    bnn_swap_bits(r[i + (i & 2u)], r[i + (i & 2u) + 2u], 2u, 0x33333333u);
   }
   BNN_UNROLL
   for (unsigned i = 0; i < 4u; ++i) {
@@ -172,12 +224,23 @@ typedef int32_t bnn_flag;
 typedef uint8_t bnn_flag;
 #endif
 
-#if defined(__SSE2__)
-/* Sixteen flags as bits. */
-BNN_ALWAYS_INLINE uint32_t bnn_flags16(const bnn_flag *flags) {
+#if defined(__AVX2__)
+/* Thirty-two flags as bits. */
+BNN_ALWAYS_INLINE uint32_t bnn_flags32(const bnn_flag *flags) {
+  const __m256i *at = (const __m256i *)(const void *)flags;
 #  if defined(__AVX512F__)
-  return (uint32_t)_mm_movemask_epi8(_mm_loadu_si128((const __m128i *)(const void *)flags));
+  return (uint32_t)_mm256_movemask_epi8(_mm256_loadu_si256(at));
 #  else
+  const __m256i low = _mm256_packs_epi32(_mm256_loadu_si256(&at[0]), _mm256_loadu_si256(&at[1]));
+  const __m256i high = _mm256_packs_epi32(_mm256_loadu_si256(&at[2]), _mm256_loadu_si256(&at[3]));
+  /* Fours of a register's lower 128 bits come first, then those of its upper ones. */
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i fours = _mm256_packs_epi16(low, high);
+  return (uint32_t)_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(fours, order));
+#  endif
+}
+#elif defined(__SSE2__)
+BNN_ALWAYS_INLINE uint32_t bnn_flags16(const bnn_flag *flags) {
   __m128i v[4];
   BNN_UNROLL
   for (size_t i = 0; i < 4u; ++i) {
@@ -186,7 +249,10 @@ BNN_ALWAYS_INLINE uint32_t bnn_flags16(const bnn_flag *flags) {
   const __m128i low = _mm_packs_epi32(v[0], v[1]);
   const __m128i high = _mm_packs_epi32(v[2], v[3]);
   return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
-#  endif
+}
+
+BNN_ALWAYS_INLINE uint32_t bnn_flags32(const bnn_flag *flags) {
+  return bnn_flags16(flags) | (bnn_flags16(&flags[16]) << 16);
 }
 #endif
 
@@ -196,7 +262,7 @@ BNN_ALWAYS_INLINE void bnn_flags_pack(size_t words, const bnn_flag *flags, const
   for (size_t j = 0; j < words; ++j) {
     uint32_t word = 0;
 #if defined(__SSE2__)
-    word = bnn_flags16(&flags[32u * j]) | (bnn_flags16(&flags[32u * j + 16u]) << 16);
+    word = bnn_flags32(&flags[32u * j]);
 #else
     for (uint32_t i = 0; i < 32u; ++i) {
       word |= (uint32_t)(flags[32u * j + i] & 1u) << i;

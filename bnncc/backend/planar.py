@@ -11,6 +11,7 @@ from bnncc.backend.epilogues import constant
 from bnncc.backend.program import (
     Argument,
     Constant,
+    EdgesWork,
     Layer,
     NumbersWork,
     PlanarWork,
@@ -25,6 +26,9 @@ from bnncc.ir.storage import plane_count
 from bnncc.ir.types import Array, ChannelsLast, Planar, TensorType
 
 __all__ = ["numbers_work", "planar_places", "planar_work", "pool_work"]
+
+_OF_REGISTERS = ("avx2", "avx512vl")
+"""Slices of 256 bits for which the runtime has `bnn_numbers16_more`."""
 
 
 def numbers_work(
@@ -48,16 +52,12 @@ def numbers_work(
     channels = np.array(op.firsts)[:, np.newaxis] + np.arange(op.k)
     base = given[:, main][channels] + op.factor * moved(graph, node, op)
     tables.append(constant(f"{hint}_base", base.astype(np.int32), "thresholds"))
-    edges = _edges(op, kinds, main)
-    if edges is not None:
-        starts, lanes, found = edges
-        more = (given - given[:, main : main + 1]).astype(np.int32)
-        tables += [
-            constant(f"{hint}_edge_starts", starts, "parameters"),
-            constant(f"{hint}_edge_lanes", lanes, "parameters"),
-            constant(f"{hint}_edge_kinds", found, "parameters"),
-            constant(f"{hint}_edge_more", more, "thresholds"),
-        ]
+    # n has to fit: base - factor * sum is right modulo 2^16. M is at most the sum of all classes.
+    most = (op.factor << (work.width - (op.k > 1))) + int(np.abs(given).max())
+    short = most < 1 << 15
+    more = (given - given[:, main : main + 1]).astype(np.int32)
+    edges, added = _edges(op, _placed(op, kinds, main), main, more, hint, looked_up=short)
+    tables += added
     used = _used(op)
     stores = op.epilogue.stores
     gaps = not used.all() and any(not store.thresholds for store in stores)
@@ -76,10 +76,8 @@ def numbers_work(
         tables.append(constant(f"{hint}_kept", kept, "parameters"))
     inputs, outputs = blank.inputs[1:], blank.outputs
     named = _names(inputs, outputs)
-    # n has to fit: base - factor * sum is right modulo 2^16. M is at most the sum of all classes.
-    most = (op.factor << (work.width - (op.k > 1))) + int(np.abs(given).max())
     numbers = NumbersWork(
-        type="int16_t" if most < 1 << 15 else "int32_t",
+        type="int16_t" if short else "int32_t",
         base=f"{hint}_base",
         factor=op.factor,
         divisor=op.divisor,
@@ -96,8 +94,7 @@ def numbers_work(
         ),
         same=tuple(a for a, owner in named.items() if a != owner),
         kept=f"{hint}_kept" if (kept < op.k).any() else "",
-        kinds=given.shape[1],
-        edges="" if edges is None else f"{hint}_edge",
+        edges=edges,
         gaps=f"{hint}_gap" if gaps else "",
         used=f"{hint}_used" if masked else "",
         decisions=sum(plane_count(store.to) for store in stores if store.thresholds),
@@ -130,19 +127,40 @@ def _names(inputs: tuple[Argument, ...], outputs: tuple[Argument, ...]) -> dict[
     return {a.name: written.get(a.buffer.pointer, a.name) for a in inputs}
 
 
-def _edges(op: ClassSums, kinds: Array, main: int) -> tuple[Array, Array, Array] | None:
-    """Return where pixels of other kinds than the main one are.
+def _edges(
+    op: ClassSums, placed: Array, main: int, more: Array, hint: str, *, looked_up: bool
+) -> tuple[EdgesWork | None, tuple[Constant, ...]]:
+    """Return how pixels of other kinds than the main one add to their numbers, and the arrays.
 
-    Returns:
-        uint16 [slices + 1], where each slice's start; of each, uint16 its lane and uint8 its kind.
-        None if there are none.
+    Args:
+        op: the operation.
+        placed: the kind of each lane of a plane.
+        main: the kind that adds nothing.
+        more: what a kind adds, int32 [O, kinds].
+        hint: the start of the arrays' names.
+        looked_up: whether numbers are of 16 bits, to which registers of kinds can be added.
     """
-    places = _placed(op, kinds, main).reshape(-1, op.taps.lanes)
+    places = placed.reshape(-1, op.taps.lanes)
+    kinds = more.shape[1]
     if (places == main).all():
-        return None
+        return None, ()
+    patterns, pattern = np.unique(places, axis=0, return_inverse=True)
+    if looked_up and op.slices in _OF_REGISTERS and kinds <= 16 and len(patterns) <= 256:
+        halves = np.zeros((len(more), 2, 16), np.uint8)
+        halves[:, 0, :kinds], halves[:, 1, :kinds] = more & 255, more >> 8 & 255
+        return EdgesWork(f"{hint}_edge", kinds, looked_up=True), (
+            constant(f"{hint}_edge_patterns", pattern.reshape(-1).astype(np.uint8), "parameters"),
+            constant(f"{hint}_edge_kinds", patterns.astype(np.uint8), "parameters"),
+            constant(f"{hint}_edge_more", halves, "thresholds"),
+        )
     block, lane = np.nonzero(places != main)
     starts = np.searchsorted(block, np.arange(len(places) + 1))
-    return starts.astype(np.uint16), lane.astype(np.uint16), places[block, lane].astype(np.uint8)
+    return EdgesWork(f"{hint}_edge", kinds, looked_up=False), (
+        constant(f"{hint}_edge_starts", starts.astype(np.uint16), "parameters"),
+        constant(f"{hint}_edge_lanes", lane.astype(np.uint16), "parameters"),
+        constant(f"{hint}_edge_kinds", places[block, lane].astype(np.uint8), "parameters"),
+        constant(f"{hint}_edge_more", more, "thresholds"),
+    )
 
 
 def _used(op: ClassSums) -> Array:

@@ -786,6 +786,22 @@ class Pointer:
 
 
 @dataclass(frozen=True)
+class EdgesWork:
+    """What pixels add to their numbers of which some taps lie outside of the image.
+
+    Attributes:
+        name: the start of the C names of its arrays.
+        kinds: of pixels, the one that adds nothing included.
+        looked_up: whether a register at a time looks up what its lanes add, of slices that have one
+            of few patterns of kinds; else lanes are listed, and of each slice where its own start.
+    """
+
+    name: str
+    kinds: int
+    looked_up: bool
+
+
+@dataclass(frozen=True)
 class NumbersWork:
     """Numbers made of sums in slices, with an epilogue: (base - factor * sum) / divisor.
 
@@ -798,9 +814,7 @@ class NumbersWork:
         pointers: to what the epilogue reads and writes; the rest of the layer's parameters, `same`,
             point to one of them.
         kept: the C name of how many channels of each group the next does not compute; "" for all.
-        kinds: of pixels; all but one add something to their numbers.
-        edges: the start of the C names of these, of the lanes where, and of where each slice's
-            start; "" if there is one kind.
+        edges: what pixels of some kinds add to their numbers, if there are several kinds.
         gaps: the start of the C names of runs of elements that are no pixels, and of where each
             slice's start; "" if there are none.
         used: the C name of the bits that are pixels; "" if all are.
@@ -816,8 +830,7 @@ class NumbersWork:
     pointers: tuple[Pointer, ...]
     same: tuple[str, ...]
     kept: str
-    kinds: int
-    edges: str
+    edges: EdgesWork | None
     gaps: str
     used: str
     decisions: int

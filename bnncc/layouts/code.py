@@ -109,7 +109,7 @@ def _finish(work: SharedWork, numbers: NumbersWork, finish: Finish) -> Parts:
         "numbers": 1,
         "numbers: of 32 bits": _on(wide),
         "numbers: of two bytes": _on(work.width > 8 and not wide),
-        "numbers: edges": _on(numbers.edges),
+        "numbers: edges": _on(numbers.edges is not None),
         "numbers: gaps": _on(numbers.gaps),
         **{f"numbers: {part}": count for part, count in _epilogue(finish).items()},
     }

@@ -81,7 +81,7 @@ TARGETS: tuple[Target, ...] = (
         64,
         32,
         ("avx512", "scalar"),
-        ("-march=x86-64-v4", "-mavx512vpopcntdq"),
+        ("-march=x86-64-v4", "-mavx512vpopcntdq", "-mgfni"),
         ("__AVX512F__", "__AVX512BW__", "__AVX512VPOPCNTDQ__"),
         Slices("avx512vl", 256),
     ),

@@ -8,7 +8,7 @@
 
 #include SLICES
 
-#include "bnn_slices.h"
+#include "bnn_planar.h"
 
 enum { BYTES = BNN_SLICE_LANES / 8, PLANES = 40, MOST = 70, BITS = 16 };
 
@@ -157,14 +157,95 @@ NUMBERS(1)
 NUMBERS(5)
 NUMBERS(16)
 
+/* Numbers of `bits` bits, each beside the next. */
+#define PLANAR(bits)                                                                    \
+  static int planar_##bits(int kind) {                                                  \
+    bnn_slice x[bits];                                                                  \
+    for (unsigned i = 0; i < bits; ++i) {                                               \
+      x[i] = kind == 2 ? random_slice() : bnn_slice_fill((uint32_t)kind);               \
+    }                                                                                   \
+    for (int32_t factor = 1; factor <= 2; ++factor) {                                   \
+      const int32_t base = (int32_t)(random32() % 4001u) - 2000;                        \
+      int32_t wide[BNN_SLICE_LANES];                                                    \
+      bnn_slices_numbers32(bits, x, base, factor, wide);                                \
+      for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {                                    \
+        CHECK(wide[i] == base - factor * (int32_t)number(x, bits, i));                  \
+      }                                                                                 \
+      int16_t n[BNN_SLICE_LANES];                                                       \
+      bnn_slices_numbers16(bits < 14 ? bits : 14, x, base, factor, n);                  \
+      for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {                                    \
+        const uint32_t value = number(x, bits < 14 ? bits : 14, i);                     \
+        CHECK((uint16_t)n[i] == (uint16_t)((uint32_t)base - (uint32_t)factor * value)); \
+      }                                                                                 \
+    }                                                                                   \
+    return 0;                                                                           \
+  }
+PLANAR(1)
+PLANAR(7)
+PLANAR(8)
+PLANAR(11)
+PLANAR(14)
+PLANAR(16)
+PLANAR(19)
+
+static int flags(int kind) {
+  bnn_flag flag[BNN_SLICE_LANES];
+  uint32_t used[BYTES / 4], all_of_them[BYTES / 4], some[BYTES / 4];
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    const unsigned set = kind == 2 ? random32() & 1u : (unsigned)kind;
+    flag[i] = (bnn_flag) - (int)set;
+    used[i / 32] = random32();
+  }
+  bnn_flags_pack(BYTES / 4, flag, NULL, all_of_them);
+  bnn_flags_pack(BYTES / 4, flag, used, some);
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    const uint32_t bit = (uint32_t)flag[i] & 1u;
+    CHECK(((all_of_them[i / 32] >> (i % 32)) & 1u) == bit);
+    CHECK(((some[i / 32] >> (i % 32)) & 1u) == (bit & (used[i / 32] >> (i % 32))));
+  }
+  return 0;
+}
+
+#if defined(BNN_SLICE_M256)
+static int looked_up(void) {
+  uint8_t kinds[BNN_SLICE_LANES], more[32];
+  int16_t n[BNN_SLICE_LANES], was[BNN_SLICE_LANES];
+  for (size_t i = 0; i < sizeof more; ++i) {
+    more[i] = (uint8_t)random32();
+  }
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    kinds[i] = (uint8_t)(random32() % 16u);
+    n[i] = was[i] = (int16_t)random32();
+  }
+  bnn_numbers16_more(kinds, more, n);
+  for (size_t i = 0; i < BNN_SLICE_LANES; ++i) {
+    const int32_t added = more[kinds[i]] + 256 * more[16 + kinds[i]];
+    CHECK(n[i] == (int16_t)(was[i] + added));
+  }
+  return 0;
+}
+#else
+static int looked_up(void) {
+  return 0;
+}
+#endif
+
 static int all(void) {
-  int failed = 0;
+  int failed = looked_up();
   for (int kind = 0; kind < 3 && !failed; ++kind) {
     failed = gates();
     failed = failed ? failed : class_sums(kind);
     failed = failed ? failed : numbers_1(kind);
     failed = failed ? failed : numbers_5(kind);
     failed = failed ? failed : numbers_16(kind);
+    failed = failed ? failed : planar_1(kind);
+    failed = failed ? failed : planar_7(kind);
+    failed = failed ? failed : planar_8(kind);
+    failed = failed ? failed : planar_11(kind);
+    failed = failed ? failed : planar_14(kind);
+    failed = failed ? failed : planar_16(kind);
+    failed = failed ? failed : planar_19(kind);
+    failed = failed ? failed : flags(kind);
   }
   return failed;
 }
