@@ -554,6 +554,7 @@ class SpreadColumn:
         value: a word of it, from one of all copies that start in this row; "" where it takes more.
         column: of the taps.
         masks: what a word keeps and what is set, for each until they repeat; "" is nothing.
+        phase, moved: of a row's every other column: which ones, and by how many of them further on.
     """
 
     to: int
@@ -561,6 +562,8 @@ class SpreadColumn:
     value: str
     column: int
     masks: tuple[tuple[str, str], ...]
+    phase: int
+    moved: int
 
 
 @dataclass(frozen=True)
@@ -580,7 +583,8 @@ class SpreadWork:
     Attributes:
         form: "moved" where a copy is the plane moved by some bits; else "rows" where a word of the
             image has its whole row, "halved" where that has every other column, "paired" where two
-            such rows of 32 bits make a word of 32 in the copy; else "single".
+            such rows of 32 bits make a word of 32 in the copy, "wide" where every other column of a
+            word of 64 is one of 32 in the copy, and rows are several; else "single".
         bits, load: see above, and the function that loads such a word from any bit.
         planes, channels: of an element, and how many there are.
         x_words, image: words of one in x, and those that hold pixels.

@@ -58,7 +58,7 @@ def spread_work(op: Spread, x: TensorType, hint: str) -> tuple[SpreadWork, tuple
         groups=groups,
         keep=tables[0].name if tables else "",
         fill=tables[1].name if tables else "",
-        period=max(1, taps.pitch // bits),
+        period=max(1, taps.pitch // (32 if form == "wide" else bits)),
         whole=used // bits,
         tail=_literal((1 << last) - 1, bits) if last else "",
         tail_words=-(-last // 32),
@@ -89,6 +89,10 @@ def _form(op: Spread) -> tuple[str, int]:
         bits = 32
     if rows.stride == columns.stride == 1 and op.pitch == taps.pitch:
         return "moved", bits
+    within = max(columns.before, columns.kernel * columns.dilation - columns.before) < 64
+    words = (bits, op.pitch % 64, taps.pitch % 32) == (64, 0, 0)
+    if words and columns.stride == 2 and within and op.pitch > 64:
+        return "wide", 64
     if columns.stride > 2 or op.pitch > bits or taps.pitch > 32:
         return "single", 32
     if columns.stride == 1:
@@ -148,16 +152,18 @@ def _rows(
     columns = []
     for number, copy in copies:
         offset = copy.column * axis.dilation - axis.before
-        halved = form in ("halved", "paired")
+        halved = form in ("halved", "paired", "wide")
         phase, moved = (offset % 2, offset // 2) if halved else (0, offset)
         row = f"half{phase}" if halved else "row"
         # What comes from another row then is masked.
         inside = bits % op.pitch == 0 and abs(moved) < bits
         value = _moved(row, moved) if inside else ""
         places = tuple(
-            (keep, _if_set(fill, op.taps)) for keep, fill in masks.literals(copy.column, bits)
+            (keep, _if_set(fill, op.taps))
+            for keep, fill in masks.literals(copy.column, 32 if form == "wide" else bits)
         )
-        columns.append(SpreadColumn(number * words, start + offset, value, copy.column, places))
+        to, bit = number * words, start + offset
+        columns.append(SpreadColumn(to, bit, value, copy.column, places, phase, moved))
     return SpreadRows(start, tuple(columns))
 
 

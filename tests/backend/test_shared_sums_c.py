@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnncc.backend.program import SharedWork
+from bnncc.backend.lower import lower
+from bnncc.backend.program import SharedWork, SpreadWork
 from bnncc.ir import interpret
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
@@ -45,6 +46,11 @@ WIDE: dict[str, tuple[Window, tuple[int, ...]]] = {
     "three words": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (3, 70)),
     "half a word": (Window((Axis(3, before=1, after=1), Axis(3, before=1, after=1))), (16, 16)),
     "halved": (Window((Axis(3, 2, before=1, after=1), Axis(3, 2, before=1, after=1))), (6, 66)),
+    "halved of two": (
+        Window((Axis(3, 2, before=1, after=1), Axis(3, 2, before=1, after=1))),
+        (5, 128),
+    ),
+    "halved, far apart": (Window((Axis(2, 2), Axis(4, 2, 19, 31, 30))), (5, 120)),
     "halved in a word": (Window((Axis(3, 2, 1, 1, 1), Axis(3, 2, 1, 1, 1))), (7, 30)),
     "fewer words": (Window((Axis(3), Axis(3))), (6, 18)),
 }
@@ -253,6 +259,16 @@ def sparing(targets: list[str], *usual: str) -> list[Any]:
         pytest.param(target, marks=() if target in usual else pytest.mark.slow)
         for target in targets
     ]
+
+
+def test_every_form_of_copies_is_among_the_cases() -> None:
+    works = [
+        layer.copies or layer.work
+        for _, graph in cases()
+        for layer in lower(shared(graph, "x86-64-v3"), "m", ()).layers
+    ]
+    found = {work.form for work in works if isinstance(work, SpreadWork)}
+    assert found == {"moved", "rows", "halved", "paired", "wide", "single"}
 
 
 @pytest.mark.parametrize("target", sparing(SLICES, "cortex-m4", "x86-64-v3"))
