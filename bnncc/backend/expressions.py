@@ -5,7 +5,7 @@ Each operation is written so that it gives, in C, the bits that its definition i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,11 +119,24 @@ def statements(
             thresholds, levels = (parameters[o.index] for o in term.operands[1:])
             lines += _step(f"t{i}", operand(term.operands[0]), thresholds, levels)
             continue
-        value = _value(term.op, [operand(o) for o in term.operands])
+        value = _value(term.op, [operand(o) for o in term.operands], _readers(expression, i))
         if value is None:
             raise ValueError(f"{term.op} cannot be written in C")
         lines.append(Statement(_C_TYPES[term.op.result_element], f"t{i}", value))
     return lines
+
+
+def _readers(expression: Expression, i: int) -> set[type[ew.Elementwise]]:
+    """Return the operations that read term i."""
+    term = Operand(Source.TERM, i)
+    return {type(reader.op) for reader in expression.terms if term in reader.operands}
+
+
+def _product(a: str, b: str, readers: Set[type[ew.Elementwise]]) -> str:
+    """Return a product, guarded against fused operations as far as its readers need it."""
+    if readers == {ew.Mul}:  # no instruction fuses two products
+        return f"{a} * {b}"
+    return f"bnn_term({a}, {b})" if readers == {ew.Add} else f"bnn_mul({a}, {b})"
 
 
 def _step(name: str, x: str, thresholds: Parameter, levels: Parameter) -> list[Statement]:
@@ -138,8 +151,16 @@ def _step(name: str, x: str, thresholds: Parameter, levels: Parameter) -> list[S
     return [*read, Statement("float", name, "".join(reversed(rungs)) + read[0].name)]
 
 
-def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
-    """Return the C expression of one operation on operands that are primary expressions."""
+def _value(
+    op: ew.Elementwise, o: Sequence[str], readers: Set[type[ew.Elementwise]] = frozenset()
+) -> str | None:
+    """Return the C expression of one operation on operands that are primary expressions.
+
+    Args:
+        op: the operation.
+        o: its operands.
+        readers: the operations that read its result; none if anything may.
+    """
     match op:
         case ew.Identity():
             return o[0]
@@ -152,7 +173,7 @@ def _value(op: ew.Elementwise, o: Sequence[str]) -> str | None:
         case ew.Sub():
             return f"{o[0]} - {o[1]}"
         case ew.Mul():
-            return f"bnn_mul({o[0]}, {o[1]})"
+            return _product(o[0], o[1], readers)
         case ew.Div():
             return f"{o[0]} / {o[1]}"
         case ew.Neg():

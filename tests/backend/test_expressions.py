@@ -258,6 +258,24 @@ def test_variables_are_read_by_their_place() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("readers", "product"),
+    [
+        ((), "bnn_mul(v, v)"),
+        ((ew.Mul(),), "v * v"),
+        ((ew.Add(),), "bnn_term(v, v)"),
+        ((ew.Sub(),), "bnn_mul(v, v)"),
+        ((ew.Mul(), ew.Add()), "bnn_mul(v, v)"),
+        ((ew.Add(), ew.Sub()), "bnn_mul(v, v)"),
+    ],
+)
+def test_products_are_guarded_as_far_as_their_readers_may_fuse(
+    readers: tuple[ew.Elementwise, ...], product: str
+) -> None:
+    terms = (Term(ew.Mul(), (X, X)), *(Term(op, (_t(0), X)) for op in readers))
+    assert statements(Expression(terms), ("v",), [])[0].value == product
+
+
 def test_only_the_headers_that_are_called_into() -> None:
     def headers(*ops: ew.Elementwise) -> list[str]:
         return runtime_headers(Expression(tuple(Term(op, (X,)) for op in ops)))
