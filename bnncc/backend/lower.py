@@ -668,8 +668,7 @@ def _reducing(op: Reduction, shape: Sequence[int]) -> PoolWork:
     across = 1 in op.axes
     value = "value" if across else "value[n]"
     if isinstance(op, ReduceMax):
-        step = f"e > {value} || e != e ? e : {value}"
-        return PoolWork("-BNN_INFINITY", step, value, "float", across)
+        return PoolWork("-BNN_INFINITY", _larger(value), value, "float", across)
     count = math.prod(shape[axis] for axis in op.axes)
     finish = f"{value} / {count}.0f" if isinstance(op, ReduceMean) else value
     return PoolWork("0.0f", f"{value} + e", finish, "float", across)
@@ -678,9 +677,13 @@ def _reducing(op: Reduction, shape: Sequence[int]) -> PoolWork:
 def _maximum(element: Element) -> PoolWork:
     """Return how the largest of numbers is found; the first of equals, and a NaN wins."""
     if element is Element.F32:
-        step = "e > value[n] || e != e ? e : value[n]"
-        return PoolWork("-BNN_INFINITY", step, "value[n]", "float")
+        return PoolWork("-BNN_INFINITY", _larger("value[n]"), "value[n]", "float")
     return PoolWork("0", "e > value[n] ? e : value[n]", "value[n]", _C_TYPES[element.dtype.name])
+
+
+def _larger(value: str) -> str:
+    """Return the larger of e and a value: two selections, which gcc vectorises, not an `||`."""
+    return f"e != e ? e : (e > {value} ? e : {value})"
 
 
 def _reduced_window(axes: Sequence[int], sizes: Sequence[int]) -> Window:
