@@ -43,11 +43,9 @@ static void bits_layer1(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
     uint32_t m[4] = {0};
     bnn_xnor_1x4_w32__scalar(1u, x, &bits_layer1_weights[block * 4u], m);
     uint32_t y_bits = 0;
-    for (size_t n = 0; n < 4u; ++n) {
+    const size_t lanes = block == 1u ? 1u : 4u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 4u + n;
-      if (c >= 5u) {
-        break;
-      }
       const int32_t v = (int32_t)m[n];
       y_bits |= (uint32_t)(v <= bits_layer1_limits[c]) << n;
     }
@@ -76,11 +74,9 @@ static void bits_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
   for (size_t block = 0; block < 1u; ++block) {
     uint32_t m[4] = {0};
     bnn_xnor_1x4_w32__scalar(1u, x, &bits_layer2_weights[block * 4u], m);
-    for (size_t n = 0; n < 4u; ++n) {
+    const size_t lanes = 3u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 4u + n;
-      if (c >= 3u) {
-        break;
-      }
       const int32_t v = 5 - 2 * (int32_t)m[n];
       const float t0 = (float)v;
       const float t1 = bnn_term(t0, bits_layer2_p0[c]);

@@ -43,11 +43,9 @@ static void bits_layer1(const uint64_t *BNN_RESTRICT x /* [1][1][1] */,
     uint32_t m[8] = {0};
     bnn_xnor_1x8_w64__scalar(1u, x, &bits_layer1_weights[block * 8u], m);
     uint64_t y_bits = 0;
-    for (size_t n = 0; n < 8u; ++n) {
+    const size_t lanes = 5u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 8u + n;
-      if (c >= 5u) {
-        break;
-      }
       const int32_t v = (int32_t)m[n];
       y_bits |= (uint64_t)(v <= bits_layer1_limits[c]) << n;
     }
@@ -77,11 +75,9 @@ static void bits_layer2(const uint64_t *BNN_RESTRICT x /* [1][1][1] */,
   for (size_t block = 0; block < 1u; ++block) {
     uint32_t m[8] = {0};
     bnn_xnor_1x8_w64__scalar(1u, x, &bits_layer2_weights[block * 8u], m);
-    for (size_t n = 0; n < 8u; ++n) {
+    const size_t lanes = 3u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 8u + n;
-      if (c >= 3u) {
-        break;
-      }
       const int32_t v = 5 - 2 * (int32_t)m[n];
       const float t0 = (float)v;
       const float t1 = bnn_term(t0, bits_layer2_p0[c]);

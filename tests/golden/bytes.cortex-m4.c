@@ -42,11 +42,9 @@ static void bytes_layer1(const uint32_t *BNN_RESTRICT x /* [1][8][1] */,
         m[n] += more[n] << plane;
       }
     }
-    for (size_t n = 0; n < 4u; ++n) {
+    const size_t lanes = 2u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 4u + n;
-      if (c >= 2u) {
-        break;
-      }
       const int32_t v = bytes_layer1_base[c] - (int32_t)m[n];
       const float t0 = (float)v;
       const float t1 = t0 + bytes_layer1_p0[c];

@@ -71,11 +71,9 @@ static void image_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
           bnn_xnor_1x4_w32__scalar(kx1 - kx0, tap, w, m);
         }
         uint32_t y1_bits = 0;
-        for (size_t n = 0; n < 4u; ++n) {
+        const size_t lanes = 2u;
+        for (size_t n = 0; n < lanes; ++n) {
           const size_t c = block * 4u + n;
-          if (c >= 2u) {
-            break;
-          }
           const int32_t v = base - 2 * (int32_t)m[n];
           const float v1 = s1[p * 2u + c];
           const float t0 = (float)v;
@@ -143,11 +141,9 @@ static void image_layer5(const uint32_t *BNN_RESTRICT x /* [1][1][2][1][1] */,
       const uint32_t *w = &image_layer5_weights[(block * 2u + ky) * 4u];
       bnn_xnor_1x4_w32__scalar(1u, tap, w, m);
     }
-    for (size_t n = 0; n < 4u; ++n) {
+    const size_t lanes = 3u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 4u + n;
-      if (c >= 3u) {
-        break;
-      }
       const int32_t v = 4 - 2 * (int32_t)m[n];
       const float t0 = (float)v;
       y[c] = t0;

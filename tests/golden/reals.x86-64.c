@@ -24,11 +24,9 @@ static void reals_layer0(const float *BNN_RESTRICT x /* [1][4] */,
   for (size_t block = 0; block < 1u; ++block) {
     float m[8] = {0};
     bnn_sign_sum_1x8__scalar(4u, x, &reals_layer0_weights[block * 4u], m);
-    for (size_t n = 0; n < 8u; ++n) {
+    const size_t lanes = 3u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 8u + n;
-      if (c >= 3u) {
-        break;
-      }
       const float v = m[n];
       const float t0 = v < 0.0f ? bnn_mul(reals_layer0_p0[c], v) : v;
       y[c] = t0;
@@ -50,11 +48,9 @@ static void reals_layer1(const float *BNN_RESTRICT x /* [1][3] */,
   for (size_t block = 0; block < 1u; ++block) {
     float m[8] = {0};
     bnn_real_sum_1x8__scalar(3u, x, &reals_layer1_weights[block * 24u], m);
-    for (size_t n = 0; n < 8u; ++n) {
+    const size_t lanes = 2u;
+    for (size_t n = 0; n < lanes; ++n) {
       const size_t c = block * 8u + n;
-      if (c >= 2u) {
-        break;
-      }
       const float v = m[n];
       y[c] = v;
     }
