@@ -38,7 +38,7 @@ from bnncc.backend.shared_sums import (
     slice_headers,
 )
 from bnncc.backend.spread import spread_work
-from bnncc.backend.tiles import tile_work
+from bnncc.backend.tiles import real_tile_work, tile_work
 from bnncc.errors import Diagnostic, InternalError, UnsupportedModelError, printable
 from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.base import Scratch
@@ -555,12 +555,16 @@ class _Lowering:
             value="m[n]",
             value_type="float",
         )
+        nest, tiled = (
+            window_nest(op.window, x.shape[2:], x.shape[1]),
+            kernel_named(op.kernel).is_tile,
+        )
         done = replace(
             blank,
-            template="linear.c.j2",
+            template="tiles.c.j2" if tiled else "linear.c.j2",
             constants=(*blank.constants, weights),
-            nest=window_nest(op.window, x.shape[2:], x.shape[1]),
-            work=work,
+            nest=nest,
+            work=real_tile_work(work, nest, op.window, x.shape[2:]) if tiled else work,
             binary_macs=macs if binary else 0,
             real_macs=0 if binary else macs,
         )

@@ -1,4 +1,4 @@
-"""Layers whose micro-kernel counts all taps of several pixels at once: numbers, and border tables.
+"""Layers whose micro-kernel takes all taps of several pixels at once: numbers, and border tables.
 
 Taps outside of the image are skipped. A pixel's kind is which taps it sees; whatever depends on it
 alone is a row of a table: the limits that mismatches are compared with, or the mismatches that
@@ -20,9 +20,9 @@ from bnncc.ir.graph import Graph, Node
 from bnncc.ir.ops.kernels import MismatchScale, XnorConv
 from bnncc.ir.types import Array, Element, PackedChannels, TensorType
 from bnncc.ir.window import Axis, Window
-from bnncc.targets import kernel_named
+from bnncc.targets import Kernel, kernel_named
 
-__all__ = ["tile_work"]
+__all__ = ["real_tile_work", "tile_work"]
 
 _MOST_COMPARED = (1 << 15) - 1
 """The longest reduction whose mismatches kernels compare as 16-bit integers."""
@@ -42,23 +42,9 @@ def tile_work(
     """
     op = node.op
     assert isinstance(op, XnorConv)  # the caller asked
-    kernel = kernel_named(op.kernel)
     sizes = graph.types[node.inputs[0]].shape[2:]
-    kinds = _Kinds.of(op.window, sizes)
-    word = work.word_bits // 8
-    tiles = TileWork(
-        **{field.name: getattr(work, field.name) for field in dataclasses.fields(work)},
-        mr=kernel.mr,
-        word=word,
-        tap=work.depth * word,
-        joined=nest.x.dilation == 1 and work.groups == 1,
-        x_row=nest.y.dilation * nest.x.size * nest.pixel * word,
-        x_column=nest.x.dilation * nest.pixel * word,
-        tap_entries=work.depth * work.word_bits // kernel.word_bits * kernel.nr,
-        rows=kinds.rows.numbers,
-        columns=kinds.columns.numbers,
-        table_row=work.groups * work.blocks * work.nr,
-    )
+    kernel, kinds = kernel_named(op.kernel), _Kinds.of(op.window, sizes)
+    tiles = _in_tiles(work, kernel, nest, kinds, work.word_bits // 8)
     outside = np.zeros((1, tiles.table_row), np.int64)
     if nest.partial and not op.skip:
         outside = kinds.outside(_differing(graph.constants[node.inputs[1]], fill, op))
@@ -75,6 +61,35 @@ def tile_work(
     else:
         return tiles, ()
     return dataclasses.replace(tiles, tabled=table.shape[0] > 1), (table,)
+
+
+def real_tile_work(work: LinearWork, nest: Nest, window: Window, sizes: Sequence[int]) -> TileWork:
+    """Return the work in tiles of a layer of real sums.
+
+    Args:
+        work: what it takes to fill one block of sums with a kernel that is a tile.
+        nest: the loops over pixels.
+        window: of the layer.
+        sizes: of its image.
+    """
+    return _in_tiles(work, kernel_named(work.kernel), nest, _Kinds.of(window, sizes), 4)
+
+
+def _in_tiles(work: LinearWork, kernel: Kernel, nest: Nest, kinds: _Kinds, word: int) -> TileWork:
+    """Return a layer's work in tiles; `word` is the bytes of what x has side by side."""
+    return TileWork(
+        **{field.name: getattr(work, field.name) for field in dataclasses.fields(work)},
+        mr=kernel.mr,
+        word=word,
+        tap=work.depth * word,
+        joined=nest.x.dilation == 1 and work.groups == 1,
+        x_row=nest.y.dilation * nest.x.size * nest.pixel * word,
+        x_column=nest.x.dilation * nest.pixel * word,
+        tap_entries=8 * work.depth * word // kernel.word_bits * kernel.nr,
+        rows=kinds.rows.numbers,
+        columns=kinds.columns.numbers,
+        table_row=work.groups * work.blocks * work.nr,
+    )
 
 
 def _compares(graph: Graph, node: Node, op: XnorConv) -> bool:

@@ -34,7 +34,7 @@ Work = Mapping[str, float]
 def work_of(layer: Layer) -> Work:
     """Return the work of a layer; nothing for layers that no kernel family has to itself."""
     match layer.work:
-        case TileWork() as work:
+        case TileWork() as work if work.kernel.startswith("bnn_xnor"):
             return _tiles(layer, work)
         case LinearWork() as work if work.kernel.startswith("bnn_xnor"):
             return _linear(layer, work)

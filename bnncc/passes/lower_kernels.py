@@ -323,7 +323,8 @@ class _Lowering:
     def _real(self, group: Group, anchor: Node, conv: Conv, fusing: _Fusing) -> None:
         weights = self.graph.constants[anchor.inputs[1]]
         channels, depth = weights.shape[:2]
-        kernel = select("real_sum", channels // conv.groups, self.target).kernel
+        grouped = conv.groups > 1
+        kernel = select("real_sum", channels // conv.groups, self.target, grouped=grouped).kernel
         rows = tap_major(weights).reshape(channels, -1)
         tiles = np.ascontiguousarray(tiled(rows, kernel.nr, conv.groups).transpose(0, 2, 1))
         name = self.rewrite.constant(f"{anchor.inputs[1]}.tiles", tiles, Element.F32)

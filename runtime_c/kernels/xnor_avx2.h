@@ -212,22 +212,6 @@ BNN_ALWAYS_INLINE void bnn_xnor_compare__avx2(const size_t pixels, const size_t 
   }
 }
 
-#define BNN_EACH_OF_4(tile, ...) \
-  switch (pixels) {              \
-  case 1:                        \
-    tile(1u, __VA_ARGS__);       \
-    break;                       \
-  case 2:                        \
-    tile(2u, __VA_ARGS__);       \
-    break;                       \
-  case 3:                        \
-    tile(3u, __VA_ARGS__);       \
-    break;                       \
-  default:                       \
-    tile(4u, __VA_ARGS__);       \
-    break;                       \
-  }
-
 BNN_NEVER_INLINE void bnn_xnor_4x64_w8__avx2(size_t pixels, size_t step, const bnn_taps *taps,
                                              const void *x, const uint8_t *w,
                                              uint32_t *mismatches) {

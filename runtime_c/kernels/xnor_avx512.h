@@ -74,34 +74,6 @@ BNN_ALWAYS_INLINE void bnn_xnor_compare__avx512(const size_t pixels, size_t step
   }
 }
 
-#define BNN_EACH_OF_8(tile, ...) \
-  switch (pixels) {              \
-  case 1:                        \
-    tile(1u, __VA_ARGS__);       \
-    break;                       \
-  case 2:                        \
-    tile(2u, __VA_ARGS__);       \
-    break;                       \
-  case 3:                        \
-    tile(3u, __VA_ARGS__);       \
-    break;                       \
-  case 4:                        \
-    tile(4u, __VA_ARGS__);       \
-    break;                       \
-  case 5:                        \
-    tile(5u, __VA_ARGS__);       \
-    break;                       \
-  case 6:                        \
-    tile(6u, __VA_ARGS__);       \
-    break;                       \
-  case 7:                        \
-    tile(7u, __VA_ARGS__);       \
-    break;                       \
-  default:                       \
-    tile(8u, __VA_ARGS__);       \
-    break;                       \
-  }
-
 BNN_NEVER_INLINE void bnn_xnor_8x32_w32__avx512(size_t pixels, size_t step, const bnn_taps *taps,
                                                 const void *x, const uint32_t *w,
                                                 uint32_t *mismatches) {

@@ -14,15 +14,6 @@
 #ifndef BNN_XNOR_TILE_H
 #define BNN_XNOR_TILE_H
 
-#include "../bnn_config.h"
-
-/* Which bytes of x and of the weights lie under a window: `rows` times `runs` runs of `bytes` bytes,
- * a multiple of 4. From one row to the next it is x_row bytes of x, and w_row bytes of each channel's
- * weights; within a row, x_run bytes of x from one run to the next, while the weights of its runs
- * follow one another. */
-typedef struct {
-  size_t rows, runs, bytes;
-  size_t x_row, x_run, w_row;
-} bnn_taps;
+#include "../bnn_taps.h"
 
 #endif

@@ -17,6 +17,7 @@ from bnncc.errors import ToolchainError
 from bnncc.ir import interpret
 from bnncc.ir.graph import Graph
 from bnncc.ir.ops import elementwise as ew
+from bnncc.ir.ops.linear import Conv
 from bnncc.ir.types import Element, Stage
 from bnncc.ir.window import Axis, Window
 from bnncc.passes.canonical_affine import CANONICAL_AFFINE
@@ -99,6 +100,17 @@ def _layer(name: str, place: str, operand: str, ending: str) -> Graph:
     return s.done(s(ew.Step(levels), n, held, rows, to="b"))
 
 
+def _real(name: str, place: str, ending: str) -> Graph:
+    """Return a layer of real weights on real activations."""
+    channels, out, groups = LAYERS[name]
+    window, sizes = (PLACES | WIDE)[place]
+    s = Sketch(shape=(1, channels, *sizes))
+    random = np.random.default_rng(channels)
+    w = s.const(random.standard_normal((out, channels // groups, *window.kernel)), "w")
+    y = s(Conv(window, groups), "x", w, to="y")
+    return s.done(y) if ending == "numbers" else s.done(y, bits_of(s, y, "b", BIPOLAR, out))
+
+
 @functools.cache
 def graphs() -> dict[str, Graph]:
     """Return layers: every place with every operand, and every form of each."""
@@ -110,7 +122,12 @@ def graphs() -> dict[str, Graph]:
         ),
         itertools.product(LAYERS, ("padded", "stride"), ("bits", "bits, -1"), ENDINGS),
     )
-    return {f"{', '.join(case)} ({i})": _layer(*case) for i, case in enumerate(cases)}
+    binary_layers = {f"{', '.join(case)} ({i})": _layer(*case) for i, case in enumerate(cases)}
+    reals = itertools.chain(
+        ((next(layers), *case) for case in itertools.product(PLACES | WIDE, ("numbers", "both"))),
+        itertools.product(LAYERS, ("padded", "stride"), ("both",)),
+    )
+    return binary_layers | {f"real, {', '.join(case)}": _real(*case) for case in reals}
 
 
 @functools.cache

@@ -47,6 +47,7 @@ _FUNCTIONS = """
 #define CALL_sign_sum(symbol) CALL_RUN(symbol)
 #define CALL_real_sum(symbol) CALL_RUN(symbol)
 #define CALL_xnor_tile(symbol) /* see test_tiles.py */
+#define CALL_real_sum_tile(symbol) /* see test_real_tiles.py */
 #define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits) CALL_##operation(symbol)
 #include "kernels.inc"
 #undef BNN_KERNEL

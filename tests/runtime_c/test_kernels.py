@@ -1,6 +1,7 @@
 """Every row of kernels.inc against an oracle, and against the other rows of its operation.
 
-Those are the kernels that add up one run of a reduction; tiles are in test_tiles.py.
+Those are the kernels that add up one run of a reduction; tiles are in test_tiles.py, and those of
+real sums in test_real_tiles.py.
 
 A new row is tested by its operation: nothing to register here. A new operation needs a `Problem`.
 """

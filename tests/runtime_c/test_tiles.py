@@ -1,4 +1,4 @@
-"""Every tile of kernels.inc, bit for bit: windows of all forms, any number of pixels, deep sums."""
+"""Every tile of counts, bit for bit: windows of all forms, any number of pixels, deep sums."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnncc.verification.build import host_flags
 from tests.runtime_c.driver import WARNINGS, Array, Guarded, compiled, kernel_includes
 from tests.runtime_c.test_sanitised import SANITISE
 
-TILES = tuple(kernel for kernel in load_kernels() if kernel.is_tile)
+TILES = tuple(kernel for kernel in load_kernels() if kernel.operation == "xnor_tile")
 EACH_TILE = pytest.mark.parametrize("kernel", TILES, ids=str)
 Pair = tuple[Array, Array]
 PATTERNS = ("random", "ones", "zeros", "opposite")
@@ -92,7 +92,7 @@ def _source(isa: str) -> str:
     return _SOURCE % {"includes": kernel_includes(isa), "tiles": tiles}
 
 
-def _flags(cc: str, isa: str) -> tuple[str, ...]:
+def flags_for(cc: str, isa: str) -> tuple[str, ...]:
     try:
         return host_flags((cc,), _target(isa))
     except ToolchainError as error:
@@ -105,7 +105,7 @@ def libraries(cc: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ct
     folder = tmp_path_factory.mktemp("tiles")
     found = {}
     for isa in dict.fromkeys(kernel.isa for kernel in TILES):
-        flags = ("-O2", "-std=c99", "-shared", "-fPIC", *WARNINGS, *_flags(cc, isa))
+        flags = ("-O2", "-std=c99", "-shared", "-fPIC", *WARNINGS, *flags_for(cc, isa))
         found[isa] = ctypes.CDLL(str(compiled(cc, _source(isa), folder / isa, *flags)))
     return found
 
@@ -171,7 +171,7 @@ def _drawn(taps: Taps, pixels: int, nr: int, pattern: str) -> tuple[Array, Array
             return x, w
 
 
-def _stored(kernel: Kernel, w: Array) -> Array:
+def stored_weights(kernel: Kernel, w: Array) -> Array:
     """Return weights [nr, bytes] as the kernel reads them: words, channels innermost."""
     width = kernel.word_bits // 8
     padded = np.pad(w, ((0, 0), (0, -w.shape[1] % width)))
@@ -198,7 +198,7 @@ def _sums(library: ctypes.CDLL, kernel: Kernel, taps: Taps, start: Array, xw: Pa
     """Return what the kernel leaves, counting on from `start` [pixels, nr]."""
     x, w = xw
     out = Guarded.of(start.astype(np.uint32))
-    given, stored = Guarded.of(x), Guarded.of(_stored(kernel, w))
+    given, stored = Guarded.of(x), Guarded.of(stored_weights(kernel, w))
     call = getattr(library, f"call_{kernel}")
     sizes = ctypes.c_size_t(len(start)), ctypes.c_size_t(taps.step)
     call(*sizes, taps.as_c(), given.pointer, stored.pointer, out.pointer)
@@ -222,7 +222,7 @@ def test_bits_compare_with_limits(libraries, kernel: Kernel) -> None:
         limits = counted[0] + random.integers(-1, 2, kernel.nr)
         limits[::7], limits[3::7] = -1, 32767
         bits = Guarded.empty(pixels, "uint64")
-        given, stored = Guarded.of(x), Guarded.of(_stored(kernel, w))
+        given, stored = Guarded.of(x), Guarded.of(stored_weights(kernel, w))
         held = Guarded.of(limits.astype(np.int16))
         call = getattr(libraries[kernel.isa], f"call_{kernel.bits_symbol}")
         sizes = ctypes.c_size_t(pixels), ctypes.c_size_t(taps.step)
@@ -254,7 +254,7 @@ def test_the_longest_compared_reduction(libraries, kernel: Kernel) -> None:
     x[-1] = 127  # 2^15 - 1 mismatches
     limits = np.where(np.arange(kernel.nr) % 2, 32767, 32766).astype(np.int16)
     bits = Guarded.empty(1, "uint64")
-    given, stored, held = map(Guarded.of, (x, _stored(kernel, w), limits))
+    given, stored, held = map(Guarded.of, (x, stored_weights(kernel, w), limits))
     call = getattr(libraries[kernel.isa], f"call_{kernel.bits_symbol}")
     sizes = ctypes.c_size_t(1), ctypes.c_size_t(0)
     call(*sizes, taps.as_c(), given.pointer, stored.pointer, held.pointer, bits.pointer)
@@ -266,7 +266,7 @@ def test_tiles_stay_inside_their_buffers(cc: str, tmp_path: Path, isa: str) -> N
     rows = [kernel for kernel in TILES if kernel.isa == isa]
     checks = [f"CHECK({k}, {k.bits_symbol}, uint{k.word_bits}_t, {k.mr}u, {k.nr}u)" for k in rows]
     source = _source(isa) + _EXACT % {"checks": "\n  ".join(checks)}
-    flags = ("-O1", "-g", "-std=c99", *WARNINGS, *SANITISE, *_flags(cc, isa))
+    flags = ("-O1", "-g", "-std=c99", *WARNINGS, *SANITISE, *flags_for(cc, isa))
     program = compiled(cc, source, tmp_path / "tiles", *flags)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
