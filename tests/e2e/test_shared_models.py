@@ -127,9 +127,11 @@ def fused(artifact: bnncc.Artifact) -> list[Fused | SharedSums]:
     return [node.op for node in nodes if isinstance(node.op, Fused | SharedSums)]
 
 
-def check(models: Path, expected: Expected, folder: Path, target: str = "x86-64") -> None:
+def check(
+    models: Path, expected: Expected, folder: Path, target: str = "x86-64", kernels: str = "auto"
+) -> None:
     """Compile, hold the layers against the table, verify on the stored samples and on random."""
-    options = bnncc.Options(target=target)
+    options = bnncc.Options(target=target, kernels=(kernels,))
     artifact = bnncc.compile(models / f"{expected.file}.onnx", folder, options)
     kernels = fused(artifact)
     linear = [op for op in kernels if isinstance(op, Linear | ClassSums)]
@@ -152,6 +154,13 @@ def check(models: Path, expected: Expected, folder: Path, target: str = "x86-64"
 @pytest.mark.parametrize("expected", sparing(NETWORKS))
 def test_network(models, tmp_path, expected):
     check(models, expected, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["dense", "shared", "lean"])
+@pytest.mark.parametrize("expected", NETWORKS, ids=str)
+def test_network_in_either_family(models, tmp_path, expected, kernels):
+    check(models, expected, tmp_path, kernels=kernels)
 
 
 @pytest.mark.parametrize("expected", sparing([*TFC, LFC, *ZIN]))
