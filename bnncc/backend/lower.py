@@ -583,7 +583,7 @@ class _Lowering:
             template="pool_across.c.j2" if work.across else "pool.c.j2",
             constants=(*blank.constants, *constants),
             nest=window_nest(window, x.shape[2:], x.shape[1]),
-            work=work,
+            work=replace(work, lanes=next(n for n in (32, 16, 8) if n == 8 or not x.shape[1] % n)),
         )
         return self._finished(done, node, op)
 

@@ -331,7 +331,7 @@ class PoolWork:
         finish: of the value after all taps.
         value_type: of a value.
         across: whether the channels are taken together too.
-        divisors: the C name of one divisor a pixel, or "".
+        lanes: else how many of them are computed at once, which do not wait for one another.
     """
 
     start: str
@@ -339,6 +339,7 @@ class PoolWork:
     finish: str
     value_type: str
     across: bool = False
+    lanes: int = 8
 
 
 @dataclass(frozen=True)

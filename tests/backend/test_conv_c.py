@@ -158,7 +158,8 @@ def _pools() -> Iterator[tuple[str, Graph]]:
         yield f"pool {name}", _pooled(op, (5, 6), 33)
     for window, sizes in ((TALL, (5, 6)), (WIDE, (5, 6)), (LINE, (7,)), (CEIL, (5, 6))):
         for kind in (MaxPool(window), AveragePool(window), AveragePool(window, True)):
-            yield f"{kind} on {sizes}", _pooled(kind, sizes, 8)
+            for channels in (8, 48, 96):
+                yield f"{kind} on {sizes} of {channels}", _pooled(kind, sizes, channels)
     yield "1-D mean", _pooled(ReduceMean((2,), keepdims=True), (7,), 9)
     yield "1-D mean of channels", _pooled(ReduceMean((1,), keepdims=True), (7,), 9)
     for kind, axes in itertools.product((ReduceMax, ReduceSum), ((2, 3), (1,), (1, 3), (3,))):
