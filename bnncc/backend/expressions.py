@@ -133,10 +133,12 @@ def _readers(expression: Expression, i: int) -> set[type[ew.Elementwise]]:
 
 
 def _product(a: str, b: str, readers: Set[type[ew.Elementwise]]) -> str:
-    """Return a product, guarded against fused operations as far as its readers need it."""
-    if readers == {ew.Mul}:  # no instruction fuses two products
-        return f"{a} * {b}"
-    return f"bnn_term({a}, {b})" if readers == {ew.Add} else f"bnn_mul({a}, {b})"
+    """Return a product, guarded against fused operations unless nothing could fuse it.
+
+    A sum could, also on gcc, whose pragma does not hold where lanes alternately add and subtract:
+    as they do once it knows the constants that are added, and their signs.
+    """
+    return f"{a} * {b}" if readers == {ew.Mul} else f"bnn_mul({a}, {b})"
 
 
 def _step(name: str, x: str, thresholds: Parameter, levels: Parameter) -> list[Statement]:

@@ -80,7 +80,7 @@ static void bits_layer2(const uint64_t *BNN_RESTRICT x /* [1][1][1] */,
       const size_t c = block * 8u + n;
       const int32_t v = 5 - 2 * (int32_t)m[n];
       const float t0 = (float)v;
-      const float t1 = bnn_term(t0, bits_layer2_p0[c]);
+      const float t1 = bnn_mul(t0, bits_layer2_p0[c]);
       const float t2 = t1 + bits_layer2_p1[c];
       y[c] = t2;
     }

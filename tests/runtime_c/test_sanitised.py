@@ -75,6 +75,7 @@ static void check_functions(size_t count) {
 #define CALL_sign_sum(symbol) CALL_RUN(symbol)
 #define CALL_real_sum(symbol) CALL_RUN(symbol)
 #define CALL_xnor_tile(symbol) /* see test_tiles.py */
+#define CALL_real_sum_tile(symbol) /* see test_real_tiles.py */
 #define BNN_KERNEL(operation, isa, symbol, header, mr, nr, word_bits) CALL_##operation(symbol)
 #include "kernels.inc"
 #undef BNN_KERNEL
@@ -86,6 +87,7 @@ static void check_functions(size_t count) {
 #define CHECK_sign_sum(...) CHECK_RUN(sign_sum, __VA_ARGS__)
 #define CHECK_real_sum(...) CHECK_RUN(real_sum, __VA_ARGS__)
 #define CHECK_xnor_tile(...)
+#define CHECK_real_sum_tile(...)
 
 int main(void) {
   int kernels = 0;
