@@ -49,6 +49,22 @@
 #  define BNN_NEVER_INLINE  static
 #endif
 
+/* A layer: a function of its own, since in what comes of many gcc may find no vectors. On x86 it does,
+ * and of functions that call none less is known to be right: see below. */
+#if defined(__x86_64__) || defined(__i386__)
+#  define BNN_LAYER static
+#else
+#  define BNN_LAYER BNN_NEVER_INLINE
+#endif
+
+/* A local array that vectors are copied to. For AVX-512, gcc 12 may copy 16 bytes to one as if it were
+ * aligned in a function that calls none, and where it is not; so it is aligned there. */
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#  define BNN_COPIED_TO BNN_ALIGNED(32)
+#else
+#  define BNN_COPIED_TO
+#endif
+
 /* A copy of a few bytes, which gcc takes for a call of a library's function under -ffreestanding. */
 #if defined(__GNUC__)
 #  define BNN_COPY(to, from, bytes) __builtin_memcpy(to, from, bytes)

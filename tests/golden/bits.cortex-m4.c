@@ -13,7 +13,7 @@
 /* n1, n2
  * f32[1x9] -> bipolar[1x9] packed32x1
  * elementwise */
-BNN_NEVER_INLINE void bits_layer0(const float *BNN_RESTRICT x /* [1][9] */,
+BNN_LAYER void bits_layer0(const float *BNN_RESTRICT x /* [1][9] */,
     uint32_t *BNN_RESTRICT y /* [1][1][1] */) {
   uint32_t y_word = 0;
   for (size_t c = 0; c < 9u; ++c) {
@@ -36,7 +36,7 @@ static const uint32_t bits_layer1_weights[8] = { /* [2][1][4], binary weights */
 static const int16_t bits_layer1_limits[5] = { /* [1][5][1], thresholds */
   9, 5, 7, -1, 3
 };
-BNN_NEVER_INLINE void bits_layer1(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
+BNN_LAYER void bits_layer1(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
     uint32_t *BNN_RESTRICT y /* [1][1][1] */) {
   uint32_t y_word = 0;
   for (size_t block = 0; block < 2u; ++block) {
@@ -69,7 +69,7 @@ static const float bits_layer2_p0[3] = { /* [3], parameters */
 static const float bits_layer2_p1[3] = { /* [3], parameters */
   0.199584529f, -0.883191705f, 0.235505611f
 };
-BNN_NEVER_INLINE void bits_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
+BNN_LAYER void bits_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][1] */,
     float *BNN_RESTRICT y /* [1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
     uint32_t m[4] = {0};

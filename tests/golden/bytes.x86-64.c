@@ -13,7 +13,7 @@
 /* n2, n1, n3
  * u8[1x6] -> u8[1x6] packed64x8
  * bytes into bitplanes */
-BNN_NEVER_INLINE void bytes_layer0(const uint8_t *BNN_RESTRICT x /* [1][6] */,
+BNN_LAYER void bytes_layer0(const uint8_t *BNN_RESTRICT x /* [1][6] */,
     uint64_t *BNN_RESTRICT y /* [1][8][1] */) {
   bnn_pack_planes_w64(6u, 1u, x, y);
 }
@@ -31,7 +31,7 @@ static const int32_t bytes_layer1_base[2] = { /* [2], thresholds */
 static const float bytes_layer1_p0[2] = { /* [2], parameters */
   0.5f, -1.5f
 };
-BNN_NEVER_INLINE void bytes_layer1(const uint64_t *BNN_RESTRICT x /* [1][8][1] */,
+BNN_LAYER void bytes_layer1(const uint64_t *BNN_RESTRICT x /* [1][8][1] */,
     float *BNN_RESTRICT y /* [1][2] */) {
   for (size_t block = 0; block < 1u; ++block) {
     uint32_t m[8] = {0};

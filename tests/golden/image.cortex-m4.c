@@ -13,7 +13,7 @@
 /* n1, n2
  * f32[1x2x4x3] -> f32[1x2x4x3] channels-last
  * the same elements in another layout */
-BNN_NEVER_INLINE void image_layer0(const float *BNN_RESTRICT x /* [1][2][4][3] */,
+BNN_LAYER void image_layer0(const float *BNN_RESTRICT x /* [1][2][4][3] */,
     float *BNN_RESTRICT y /* [1][4][3][2] */) {
   for (size_t i0 = 0; i0 < 2u; ++i0) {
     for (size_t i1 = 0; i1 < 4u; ++i1) {
@@ -27,7 +27,7 @@ BNN_NEVER_INLINE void image_layer0(const float *BNN_RESTRICT x /* [1][2][4][3] *
 /* n1, n2
  * f32[1x2x4x3] channels-last -> bipolar[1x2x4x3] packed32x1
  * elementwise */
-BNN_NEVER_INLINE void image_layer1(const float *BNN_RESTRICT x /* [1][4][3][2] */,
+BNN_LAYER void image_layer1(const float *BNN_RESTRICT x /* [1][4][3][2] */,
     uint32_t *BNN_RESTRICT y /* [1][1][4][3][1] */) {
   for (size_t p = 0; p < 12u; ++p) {
     uint32_t y_word = 0;
@@ -50,7 +50,7 @@ static const uint32_t image_layer2_weights[16] = { /* [1][4][4], binary weights 
   0x00000000u, 0x00000003u, 0x00000002u, 0x00000000u, 0x00000000u, 0x00000001u, 0x00000000u,
   0x00000000u, 0x00000000u
 };
-BNN_NEVER_INLINE void image_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
+BNN_LAYER void image_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
     const float *s1 /* [1][4][3][2] */,
     float *y /* [1][4][3][2] */,
     uint32_t *BNN_RESTRICT y1 /* [1][1][4][3][1] */) {
@@ -94,7 +94,7 @@ BNN_NEVER_INLINE void image_layer2(const uint32_t *BNN_RESTRICT x /* [1][1][4][3
 /* n3, n4, n5, n6
  * f32[1x2x4x3] channels-last -> f32[1x2x4x3]
  * the same elements in another layout */
-BNN_NEVER_INLINE void image_layer3(const float *BNN_RESTRICT x /* [1][4][3][2] */,
+BNN_LAYER void image_layer3(const float *BNN_RESTRICT x /* [1][4][3][2] */,
     float *BNN_RESTRICT y /* [1][2][4][3] */) {
   for (size_t i0 = 0; i0 < 2u; ++i0) {
     for (size_t i1 = 0; i1 < 4u; ++i1) {
@@ -108,7 +108,7 @@ BNN_NEVER_INLINE void image_layer3(const float *BNN_RESTRICT x /* [1][4][3][2] *
 /* n7
  * bipolar[1x2x4x3] packed32x1 -> bipolar[1x2x2x1] packed32x1
  * PoolBits(window=[2/2, 3], codes=False) */
-BNN_NEVER_INLINE void image_layer4(const uint32_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
+BNN_LAYER void image_layer4(const uint32_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
     uint32_t *BNN_RESTRICT y /* [1][1][2][1][1] */) {
   for (size_t oy = 0; oy < 2u; ++oy) {
     const size_t p = oy;
@@ -132,7 +132,7 @@ static const uint32_t image_layer5_weights[8] = { /* [1][2][4], binary weights *
   0x00000001u, 0x00000000u, 0x00000001u, 0x00000000u, 0x00000003u, 0x00000001u, 0x00000002u,
   0x00000000u
 };
-BNN_NEVER_INLINE void image_layer5(const uint32_t *BNN_RESTRICT x /* [1][1][2][1][1] */,
+BNN_LAYER void image_layer5(const uint32_t *BNN_RESTRICT x /* [1][1][2][1][1] */,
     float *BNN_RESTRICT y /* [1][1][1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
     uint32_t m[4] = {0};
@@ -154,7 +154,7 @@ BNN_NEVER_INLINE void image_layer5(const uint32_t *BNN_RESTRICT x /* [1][1][2][1
 /* n8
  * f32[1x3x1x1] channels-last -> f32[1x3x1x1]
  * the same elements in another layout */
-BNN_NEVER_INLINE void image_layer6(const float *BNN_RESTRICT x /* [1][1][1][3] */,
+BNN_LAYER void image_layer6(const float *BNN_RESTRICT x /* [1][1][1][3] */,
     float *BNN_RESTRICT y /* [1][3][1][1] */) {
   for (size_t i0 = 0; i0 < 3u; ++i0) {
     y[i0] = x[i0];

@@ -13,7 +13,7 @@
 /* n1, n2
  * f32[1x2x4x3] -> f32[1x2x4x3] channels-last
  * the same elements in another layout */
-BNN_NEVER_INLINE void image_layer0(const float *BNN_RESTRICT x /* [1][2][4][3] */,
+BNN_LAYER void image_layer0(const float *BNN_RESTRICT x /* [1][2][4][3] */,
     float *BNN_RESTRICT y /* [1][4][3][2] */) {
   for (size_t i0 = 0; i0 < 2u; ++i0) {
     for (size_t i1 = 0; i1 < 4u; ++i1) {
@@ -27,7 +27,7 @@ BNN_NEVER_INLINE void image_layer0(const float *BNN_RESTRICT x /* [1][2][4][3] *
 /* n1, n2
  * f32[1x2x4x3] channels-last -> bipolar[1x2x4x3] packed64x1
  * elementwise */
-BNN_NEVER_INLINE void image_layer1(const float *BNN_RESTRICT x /* [1][4][3][2] */,
+BNN_LAYER void image_layer1(const float *BNN_RESTRICT x /* [1][4][3][2] */,
     uint64_t *BNN_RESTRICT y /* [1][1][4][3][1] */) {
   for (size_t p = 0; p < 12u; ++p) {
     uint64_t y_word = 0;
@@ -55,7 +55,7 @@ static const uint64_t image_layer2_weights[32] = { /* [1][4][8], binary weights 
   0x0000000000000001u, 0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u,
   0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u
 };
-BNN_NEVER_INLINE void image_layer2(const uint64_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
+BNN_LAYER void image_layer2(const uint64_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
     const float *s1 /* [1][4][3][2] */,
     float *y /* [1][4][3][2] */,
     uint64_t *BNN_RESTRICT y1 /* [1][1][4][3][1] */) {
@@ -99,7 +99,7 @@ BNN_NEVER_INLINE void image_layer2(const uint64_t *BNN_RESTRICT x /* [1][1][4][3
 /* n3, n4, n5, n6
  * f32[1x2x4x3] channels-last -> f32[1x2x4x3]
  * the same elements in another layout */
-BNN_NEVER_INLINE void image_layer3(const float *BNN_RESTRICT x /* [1][4][3][2] */,
+BNN_LAYER void image_layer3(const float *BNN_RESTRICT x /* [1][4][3][2] */,
     float *BNN_RESTRICT y /* [1][2][4][3] */) {
   for (size_t i0 = 0; i0 < 2u; ++i0) {
     for (size_t i1 = 0; i1 < 4u; ++i1) {
@@ -113,7 +113,7 @@ BNN_NEVER_INLINE void image_layer3(const float *BNN_RESTRICT x /* [1][4][3][2] *
 /* n7
  * bipolar[1x2x4x3] packed64x1 -> bipolar[1x2x2x1] packed64x1
  * PoolBits(window=[2/2, 3], codes=False) */
-BNN_NEVER_INLINE void image_layer4(const uint64_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
+BNN_LAYER void image_layer4(const uint64_t *BNN_RESTRICT x /* [1][1][4][3][1] */,
     uint64_t *BNN_RESTRICT y /* [1][1][2][1][1] */) {
   for (size_t oy = 0; oy < 2u; ++oy) {
     const size_t p = oy;
@@ -139,7 +139,7 @@ static const uint64_t image_layer5_weights[16] = { /* [1][2][8], binary weights 
   0x0000000000000003u, 0x0000000000000001u, 0x0000000000000002u, 0x0000000000000000u,
   0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u, 0x0000000000000000u
 };
-BNN_NEVER_INLINE void image_layer5(const uint64_t *BNN_RESTRICT x /* [1][1][2][1][1] */,
+BNN_LAYER void image_layer5(const uint64_t *BNN_RESTRICT x /* [1][1][2][1][1] */,
     float *BNN_RESTRICT y /* [1][1][1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
     uint32_t m[8] = {0};
@@ -161,7 +161,7 @@ BNN_NEVER_INLINE void image_layer5(const uint64_t *BNN_RESTRICT x /* [1][1][2][1
 /* n8
  * f32[1x3x1x1] channels-last -> f32[1x3x1x1]
  * the same elements in another layout */
-BNN_NEVER_INLINE void image_layer6(const float *BNN_RESTRICT x /* [1][1][1][3] */,
+BNN_LAYER void image_layer6(const float *BNN_RESTRICT x /* [1][1][1][3] */,
     float *BNN_RESTRICT y /* [1][3][1][1] */) {
   for (size_t i0 = 0; i0 < 3u; ++i0) {
     y[i0] = x[i0];

@@ -19,7 +19,7 @@ static const uint8_t reals_layer0_weights[4] = { /* [1][4], binary weights */
 static const float reals_layer0_p0[3] = { /* [3], parameters */
   0.100000001f, 0.200000003f, -0.5f
 };
-BNN_NEVER_INLINE void reals_layer0(const float *BNN_RESTRICT x /* [1][4] */,
+BNN_LAYER void reals_layer0(const float *BNN_RESTRICT x /* [1][4] */,
     float *BNN_RESTRICT y /* [1][3] */) {
   for (size_t block = 0; block < 1u; ++block) {
     float m[8] = {0};
@@ -43,7 +43,7 @@ static const float reals_layer1_weights[24] = { /* [1][3][8], real weights */
   0.0f, 0.0f, 0.0f, 0.0f, 3.0f, 0.100000001f,
   0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f
 };
-BNN_NEVER_INLINE void reals_layer1(const float *BNN_RESTRICT x /* [1][3] */,
+BNN_LAYER void reals_layer1(const float *BNN_RESTRICT x /* [1][3] */,
     float *BNN_RESTRICT y /* [1][2] */) {
   for (size_t block = 0; block < 1u; ++block) {
     float m[8] = {0};
