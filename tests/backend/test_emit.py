@@ -144,7 +144,7 @@ def test_nothing_but_what_firmware_may_have(model: str, target: str) -> None:
 def test_each_layer_is_introduced(model: str, target: str) -> None:
     e = emitted(model, target)
     for layer, node in zip(e.program.layers, _printed_nodes(e), strict=True):
-        head = e.source[: e.source.index(f"static void {layer.function}(")]
+        head = e.source[: e.source.index(f"BNN_LAYER void {layer.function}(")]
         introduction = head[head.rindex("\n\n/* " + comment(node.origin[0])) :]
         assert all(origin in introduction for origin in node.origin)
         assert all(str(e.graph.types[name]) in introduction for name in node.outputs)
