@@ -555,10 +555,8 @@ class _Lowering:
             value="m[n]",
             value_type="float",
         )
-        nest, tiled = (
-            window_nest(op.window, x.shape[2:], x.shape[1]),
-            kernel_named(op.kernel).is_tile,
-        )
+        nest = window_nest(op.window, x.shape[2:], x.shape[1])
+        tiled = kernel_named(op.kernel).is_tile
         done = replace(
             blank,
             template="tiles.c.j2" if tiled else "linear.c.j2",
@@ -583,7 +581,7 @@ class _Lowering:
             template="pool_across.c.j2" if work.across else "pool.c.j2",
             constants=(*blank.constants, *constants),
             nest=window_nest(window, x.shape[2:], x.shape[1]),
-            work=replace(work, lanes=next(n for n in (32, 16, 8) if n == 8 or not x.shape[1] % n)),
+            work=replace(work, lanes=_lanes(x.shape[1])),
         )
         return self._finished(done, node, op)
 
@@ -683,6 +681,11 @@ def _maximum(element: Element) -> PoolWork:
     if element is Element.F32:
         return PoolWork("-BNN_INFINITY", _larger("value[n]"), "value[n]", "float")
     return PoolWork("0", "e > value[n] ? e : value[n]", "value[n]", _C_TYPES[element.dtype.name])
+
+
+def _lanes(channels: int) -> int:
+    """Return how many channels a pool takes at once: whole blocks, or 8 and a part of 8."""
+    return next((lanes for lanes in (32, 16) if channels % lanes == 0), 8)
 
 
 def _larger(value: str) -> str:

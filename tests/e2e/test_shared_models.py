@@ -133,10 +133,10 @@ def check(
     """Compile, hold the layers against the table, verify on the stored samples and on random."""
     options = bnncc.Options(target=target, kernels=(kernels,))
     artifact = bnncc.compile(models / f"{expected.file}.onnx", folder, options)
-    kernels = fused(artifact)
-    linear = [op for op in kernels if isinstance(op, Linear | ClassSums)]
+    layers = fused(artifact)
+    linear = [op for op in layers if isinstance(op, Linear | ClassSums)]
     assert "".join(_LETTERS[type(op)] for op in linear) == expected.layers
-    assert sum(isinstance(op, Map) for op in kernels) == expected.maps
+    assert sum(isinstance(op, Map) for op in layers) == expected.maps
     zero = [text for text in artifact.report.assumptions if "sign(0) is taken as +1" in text]
     assert len(zero) == expected.zero
     stored = np.load(models / expected.samples)
